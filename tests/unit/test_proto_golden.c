@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/support_message.h"
+
 #define S_BYTES_MAX    DKT_FRAME_BYTES_MAX
 #define S_FILES        18
 #define S_REQUESTS_MIN 25
@@ -29,14 +31,7 @@ typedef void s_entry_fn(const json_t *entry, const json_t *message, const s_byte
 
 static void s_from_hex(const char *hex, s_bytes_t *out)
 {
-    size_t chars = strlen(hex);
-    assert_true(chars % 2 == 0 && chars / 2 <= sizeof out->data);
-    for (size_t i = 0; i < chars / 2; i++) {
-        unsigned byte;
-        assert_int_equal(sscanf(hex + 2 * i, "%2x", &byte), 1);
-        out->data[i] = (uint8_t)byte;
-    }
-    out->len = (uint32_t)(chars / 2);
+    out->len = (uint32_t)message_from_hex(hex, out->data, sizeof out->data);
 }
 
 static const char *s_text(const json_t *object, const char *key)
@@ -79,41 +74,6 @@ static unsigned s_each(const char *kind, s_entry_fn *each)
     return count;
 }
 
-/* Any JSON value; {"$bin": hex} is bytes. */
-static void s_write_json(dkt_w_t *w, const json_t *value)
-{
-    const char *key;
-    json_t *item;
-    size_t at;
-    if (json_is_object(value) && s_text(value, "$bin")) {
-        static s_bytes_t bin;
-        s_from_hex(s_text(value, "$bin"), &bin);
-        dkt_w_bin(w, bin.data, bin.len);
-    } else if (json_is_object(value)) {
-        dkt_w_map(w, (uint32_t)json_object_size(value));
-        json_object_foreach((json_t *)value, key, item)
-        {
-            dkt_w_cstr(w, key);
-            s_write_json(w, item);
-        }
-    } else if (json_is_array(value)) {
-        dkt_w_array(w, (uint32_t)json_array_size(value));
-        json_array_foreach(value, at, item)
-        {
-            s_write_json(w, item);
-        }
-    } else if (json_is_string(value)) {
-        dkt_w_str(w, json_string_value(value), json_string_length(value));
-    } else if (json_is_integer(value)) {
-        dkt_w_int(w, json_integer_value(value));
-    } else if (json_is_boolean(value)) {
-        dkt_w_bool(w, json_is_true(value));
-    } else {
-        assert_true(json_is_null(value));
-        dkt_w_nil(w);
-    }
-}
-
 static void s_assert_written(const dkt_w_t *w, const s_bytes_t *golden)
 {
     assert_false(w->failed);
@@ -149,7 +109,7 @@ static void s_check_generic(const json_t *message, const s_bytes_t *golden)
     static uint8_t out[S_BYTES_MAX];
     dkt_w_t w = dkt_w_init(out, sizeof out);
     if (!s_has_real(message)) { /* we never write floats */
-        s_write_json(&w, message);
+        message_write(&w, message);
         s_assert_written(&w, golden);
     }
     assert_true(dkt_msgpack_check(golden->data, golden->len));
