@@ -265,6 +265,9 @@ static dkt_status_t s_make_parts(const dkt_up_t *up, dkt_err_t *err)
     for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         char path[DKT_UP_TEXT_BYTES_MAX];
         dkt_up_path(up->dir, parts[i], path);
+        if (i == 0) {
+            dkt_up_tree_remove(path); /* pid files of a fleet that was killed */
+        }
         if (mkdir(path, 0700) != 0 && errno != EEXIST) {
             return s_fail_errno(err, "create", path);
         }

@@ -188,6 +188,14 @@ def test_up_finds_its_data_again_after_kill_9_of_everything(new_fleet):
         assert kept_rows(fleet) == [(42,)]
 
 
+def test_up_forgets_the_pid_files_of_a_killed_fleet(new_fleet):
+    fleet = new_fleet(workers=2).start()
+    fleet.kill_everything()
+    fleet.workers = 1
+    fleet.start()
+    assert sorted(fleet.pids()) == ["broker-0", "nats-0", "postgres-0", "worker-0"]
+
+
 def test_up_survives_a_stale_postmaster_pid(new_fleet):
     """The pid in it belongs to a stranger, as after a reboot."""
     fleet = new_fleet().start()
