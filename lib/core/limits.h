@@ -64,7 +64,11 @@
 #define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
 /* -- between our processes -- */
-#define DKT_VSHARDS              4096
+
+/* -- store (libpq) ------------------------------------------------------------------------------
+#define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */
+#define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */
+#define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */#define DKT_VSHARDS              4096
 #define DKT_LINK_BYTES_MAX       1048576   /* MAXMSGSIZE on the workers' side of a broker */
 #define DKT_BROKER_PENDING_MAX   65536     /* requests open in one broker, then `overloaded` */
 #define DKT_BROKER_PENDING_BYTES 134217728 /* and their copies kept for a resend: 128 MiB */
