@@ -77,4 +77,8 @@
 #define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs waiting: at 28 ms each 1.8 s, then rate_limited */
 #define DKT_POOL_READY_MIN         20 /* ready-made tenant databases: 96 to 150 ms each to make */
 
+/* -- operation -----------------------------------------------------------------------------------
+ */
+#define DKT_LOG_LINE_BYTES_MAX 2048 /* below PIPE_BUF: one line is one atomic write */
+
 #endif
