@@ -12,6 +12,7 @@
 #define DKT_EDGE_CONTROL_H
 
 #include <libpq-fe.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "lib/core/status.h"
@@ -51,6 +52,12 @@ PGconn *dkt_control_connect(const char *uri, const char *database, const char *w
  * otherwise the caller clears the result. `params` may be NULL when count is 0. */
 PGresult *dkt_control_run(PGconn *conn, const char *sql, int count, const char *const *params,
                           dkt_err_t *err);
+
+/* The same where no rows are wanted. `err` is required. */
+DKT_CHECKED dkt_status_t dkt_control_exec(PGconn *conn, const char *sql, int count,
+                                          const char *const *params, dkt_err_t *err);
+/* Did the last failure have this SQLSTATE? */
+bool dkt_control_is_state(const dkt_err_t *err, const char *sqlstate);
 
 /* Host and port of the session, for tenant stores of the same cluster. */
 const char *dkt_control_host(const PGconn *conn);
