@@ -88,21 +88,12 @@ static dkt_status_t s_make_database(PGconn *conn, const char *name, dkt_err_t *e
     return status;
 }
 
-/* One numbered step and the record of it, all or nothing. */
+/* A step enters its own number into schema_version, so it is all or nothing. */
 static dkt_status_t s_apply_step(PGconn *conn, const dkt_schema_step_t *step, dkt_err_t *err)
 {
-    char number[16];
-    snprintf(number, sizeof number, "%d", step->number);
-    const char *params[] = {number};
     dkt_status_t status = dkt_control_exec(conn, "begin", 0, NULL, err);
     if (status == DKT_OK) {
         status = dkt_control_exec(conn, step->sql, 0, NULL, err);
-    }
-    if (status == DKT_OK) {
-        status = dkt_control_exec(conn,
-                                  "insert into schema_version (number) values ($1)"
-                                  " on conflict (number) do nothing",
-                                  1, params, err);
     }
     if (status == DKT_OK) {
         status = dkt_control_exec(conn, "commit", 0, NULL, err);
@@ -114,22 +105,36 @@ static dkt_status_t s_apply_step(PGconn *conn, const dkt_schema_step_t *step, dk
     return DKT_OK;
 }
 
+/* The newest step the database has; 0 if it is empty. */
+static dkt_status_t s_version(PGconn *conn, int *version, dkt_err_t *err)
+{
+    bool found = false;
+    *version = 0;
+    dkt_status_t status = s_exists(conn, "select 1 where to_regclass ($1) is not null",
+                                   "public.schema_version", &found, err);
+    if (status != DKT_OK || !found) {
+        return status;
+    }
+    PGresult *result = dkt_control_run(
+        conn, "select coalesce (max (version), 0) from schema_version", 0, NULL, err);
+    if (!result) {
+        return err->status;
+    }
+    *version = atoi(PQgetvalue(result, 0, 0));
+    PQclear(result);
+    return DKT_OK;
+}
+
 static dkt_status_t s_apply_steps(PGconn *conn, const dkt_schema_step_t *steps, int count,
                                   dkt_err_t *err)
 {
-    dkt_status_t status =
-        dkt_control_exec(conn,
-                         "create table if not exists schema_version (number integer primary key,"
-                         " applied_at timestamptz not null default clock_timestamp ());"
-                         "revoke all on schema public from public; " S_LONGER,
-                         0, NULL, err);
+    int version = 0;
+    dkt_status_t status = dkt_control_exec(conn, S_LONGER, 0, NULL, err);
+    if (status == DKT_OK) {
+        status = s_version(conn, &version, err);
+    }
     for (int i = 0; status == DKT_OK && i < count; i++) {
-        char number[16];
-        bool found = false;
-        snprintf(number, sizeof number, "%d", steps[i].number);
-        status =
-            s_exists(conn, "select 1 from schema_version where number = $1", number, &found, err);
-        if (status == DKT_OK && !found) {
+        if (steps[i].number > version) {
             status = s_apply_step(conn, &steps[i], err);
         }
     }

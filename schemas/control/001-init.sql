@@ -1,8 +1,18 @@
 -- SPDX-License-Identifier: Apache-2.0
--- min_reader: 1
+--
+-- Control database, step 1. min_reader: 1.
 --
 -- The control database: who the tenants are, where they live, which worker incarnation owns which
 -- vshard. Only docket's administrator role reaches it; tenants' roles never do.
+
+revoke all on schema public from public;
+
+create table schema_version (
+    version    int primary key,
+    min_reader int not null, -- the oldest code that understands this schema
+    applied_at timestamptz not null default now()
+);
+insert into schema_version (version, min_reader) values (1, 1);
 
 -- Where tenant databases can be placed. Host and port are those of the cluster's direct address.
 create table clusters (
