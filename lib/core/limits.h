@@ -115,4 +115,42 @@
 #define DKT_UP_STOP_KILL_MS    300  /* after the last, hard signal */
 #define DKT_UP_PG_CONNECTIONS  400  /* max_connections of the embedded PostgreSQL: 2.35 MB each */
 
+/* -- directory -----------------------------------------------------------------------------------
+ */
+#define DKT_POLL_MS            80  /* each directory asks the control database this often */
+#define DKT_POLLS_PER_BEAT     3   /* and raises its beat every so many polls: 4 times a second */
+#define DKT_WORKER_HUNG_MS     750 /* a beat that stood still for this long: hung */
+#define DKT_WATCH_STEP_MS      250 /* the most silence that one poll can add: gaps count for nothing */
+#define DKT_WATCH_WARM_MS      1000 /* a watcher judges nobody before */
+#define DKT_LOCK_HELD_MS       2000 /* a lock held this long after the move may be broken (rule 11) */
+#define DKT_LOOKUP_NEGATIVE_MS 1000 /* "no such tenant" is believed this long */
+#define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
+
+/* -- worker, activation --------------------------------------------------------------------------
+ */
+#define DKT_BACKOFF_BASE_MS   50 /* full jitter after a failed activation */
+#define DKT_BACKOFF_CAP_MS    2000
+#define DKT_LOCK_RETRY_MIN_MS 5 /* the lock is held: try again after 5 to 50 ms */
+#define DKT_LOCK_RETRY_MAX_MS 50
+#define DKT_HOLDER_ASK_MS     100    /* and ask who holds it at most this often */
+#define DKT_PARKED_MAX        4096   /* requests ahead of this worker's table, then `moved` */
+#define DKT_NODE_OPEN_MAX     131072 /* requests open in one worker: two brokers' worth */
+#define DKT_NODE_RECORDS_MAX  65536  /* tenants a node loop remembers, active or not */
+#define DKT_SUSPECTS_MAX      1024   /* request ids of one failed group */
+#define DKT_NOFILE_MIN        4096   /* a worker refuses to start below */
+#define DKT_NOFILE_RESERVED   1000   /* descriptors that are no tenant's */
+#define DKT_FDS_PER_TENANT    4      /* actor pipe 2, eventfd, PostgreSQL socket */
+#define DKT_DRAIN_MAX_MS      5000   /* a shutdown waits this long for its actors */
+
+/* -- accounts ------------------------------------------------------------------------------------
+ */
+#define DKT_POOL_MAKERS         2  /* databases made at a time */
+#define DKT_ACCOUNTS_RATE_PER_S 50 /* create_account per worker: crude, the quota is the broker's  \
+                                    */
+#define DKT_ACCOUNTS_BURST   100
+#define DKT_ACCOUNTS_MAX     20000    /* accounts of a fleet: 7.4 MB of disk each */
+#define DKT_ACCOUNT_JOBS_MAX 1024     /* commands waiting for the accounts actor */
+#define DKT_ARGON2_OPS       2        /* argon2id t */
+#define DKT_ARGON2_MEM_BYTES 19922944 /* argon2id m: 19 MiB */
+
 #endif
