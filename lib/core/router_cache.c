@@ -61,7 +61,7 @@ dkt_status_t dkt_rt_token(dkt_router_t *self, dkt_instant_t now, dkt_view_t toke
                           dkt_claims_t *claims, dkt_err_t *err)
 {
     if (token.len == 0 || token.len >= DKT_TOKEN_BYTES_MAX) {
-        return dkt_fail(err, DKT_UNAUTHENTICATED, NULL, NULL);
+        return dkt_fail(err, DKT_UNAUTHENTICATED, "token", NULL);
     }
     uint64_t hash = s_hash(self, token.data, token.len);
     dkt_rt_token_t *good = s_token_set(self->good, DKT_BROKER_TOKENS_MAX, hash);
@@ -70,11 +70,11 @@ dkt_status_t dkt_rt_token(dkt_router_t *self, dkt_instant_t now, dkt_view_t toke
         *claims = known->claims;
         return claims->expires_ms > now.unix_ms
                    ? DKT_OK
-                   : dkt_fail(err, DKT_UNAUTHENTICATED, NULL, "the token has expired");
+                   : dkt_fail(err, DKT_UNAUTHENTICATED, "token", "the token has expired");
     }
     dkt_rt_token_t *bad = s_token_set(self->bad, DKT_BROKER_BAD_TOKENS_MAX, hash);
     if (s_token_find(bad, hash, token)) {
-        return dkt_fail(err, DKT_UNAUTHENTICATED, NULL, NULL);
+        return dkt_fail(err, DKT_UNAUTHENTICATED, "token", NULL);
     }
     self->counts.token_verified++;
     dkt_status_t status = dkt_token_verify(self->table.keys, self->table.key_count, now.unix_ms,

@@ -40,7 +40,7 @@ static dkt_status_t s_check_token(dkt_router_t *self, dkt_instant_t now,
         return DKT_OK;
     }
     if (!request->token.data) {
-        return dkt_fail(err, DKT_UNAUTHENTICATED, NULL, NULL);
+        return dkt_fail(err, DKT_UNAUTHENTICATED, "token", NULL);
     }
     if (self->table.key_count == 0) {
         checked->later = true;
