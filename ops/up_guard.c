@@ -42,13 +42,13 @@ static void s_guard(const dkt_up_t *up, int pipe_fd)
     dkt_up_path(up->dir, "lock", lock_path);
     while (read(pipe_fd, &byte, 1) < 0 && errno == EINTR) {
     }
-    s_wait_gone(lock_path, DKT_UP_STOP_ALL_MS);
+    s_wait_gone(lock_path, DKT_UP_GUARD_MS);
     /* The last kill takes this process too: what comes after it needs a process outside. */
     pid_t group = getpgrp();
     if (fork() == 0) {
         setsid();
         kill(-group, SIGKILL);
-        s_wait_gone(lock_path, DKT_UP_STOP_ALL_MS);
+        s_wait_gone(lock_path, DKT_UP_GUARD_MS);
         if (up->temporary) {
             dkt_up_tree_remove(up->dir);
         }
