@@ -13,13 +13,13 @@ dkt_work_mail_t *dkt_work_mail(dkt_work_t *work)
 
 dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, size_t len)
 {
-    dkt_answer_mail_t *answer = malloc(sizeof *answer + len);
-    if (answer) {
-        answer->mail = (dkt_mail_t){.kind = DKT_MAIL_ANSWER};
-        answer->link = work->work.link;
-        answer->seq = work->work.seq;
-        answer->outcome = DKT_OUTCOME_ANSWER;
-        answer->len = (uint32_t)len;
+    dkt_answer_mail_t *answer = dkt_mail_alloc(sizeof *answer + len);
+    answer->mail.kind = DKT_MAIL_ANSWER;
+    answer->link = work->work.link;
+    answer->seq = work->work.seq;
+    answer->outcome = DKT_OUTCOME_ANSWER;
+    answer->len = (uint32_t)len;
+    if (len > 0) {
         memcpy(answer->bytes, bytes, len);
     }
     free(work);

@@ -73,8 +73,7 @@ typedef struct {
     uint8_t bytes[];
 } dkt_answer_mail_t;
 
-/* Makes the answer of a work and frees the work. NULL without memory: the work is freed too, and
- * its broker gives up by its budget. */
+/* Makes the answer of a work and frees the work. */
 dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, size_t len);
 
 typedef enum {

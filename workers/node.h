@@ -99,7 +99,7 @@ typedef struct {
     int signal_fd;
     int ready_fd; /* -1: none, or told */
     bool registered, running, leaving;
-    int64_t leave_until_mono_ms;
+    int64_t leave_until_mono_ms, drain_until_mono_ms;
     int64_t now_mono_ms; /* read once per turn */
     dkt_table_t table;
     int self_member; /* index in the table, -1: owns nothing */
