@@ -67,6 +67,12 @@
 #define DKT_SUSPECT_MEMORY_MS 60000 /* request ids of a failed group, kept by the node loop */
 #define DKT_IDLE_PASSIVATE_MS 60000 /* idle this long and nothing due: the actor closes */
 
+/* -- store (libpq) ------------------------------------------------------------------------------
+ */
+#define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */
+#define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */
+#define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */
+
 /* -- between our processes -----------------------------------------------------------------------
  */
 #define DKT_VSHARDS              4096
