@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <jansson.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,22 @@ static void test_token_signed_claims_are_still_checked(void **state)
     }
 }
 
+/* The example in schemas/ was signed by another implementation. */
+static void test_token_golden_example(void **state)
+{
+    (void)state;
+    s_case_t c;
+    s_setup(&c);
+    json_t *example = json_load_file(DKT_SOURCE_DIR "/schemas/messages/token/v4-public.json",
+                                     JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(example);
+    char key_hex[65];
+    sodium_bin2hex(key_hex, sizeof key_hex, c.public_key.public_key, 32);
+    assert_string_equal(json_string_value(json_object_get(example, "public_key_hex")), key_hex);
+    assert_string_equal(json_string_value(json_object_get(example, "token")), c.token);
+    json_decref(example);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +256,7 @@ int main(void)
         cmocka_unit_test(test_token_huge_and_foreign_input_is_refused),
         cmocka_unit_test(test_token_signed_layout_is_paseto),
         cmocka_unit_test(test_token_signed_claims_are_still_checked),
+        cmocka_unit_test(test_token_golden_example),
     };
     return cmocka_run_group_tests_name("token", tests, NULL, NULL);
 }
