@@ -6,8 +6,7 @@
 #ifndef DKT_CORE_LIMITS_H
 #define DKT_CORE_LIMITS_H
 
-/* -- wire contract (page 4): promises to clients, change only with the contract ------------------
- */
+/* -- wire contract (page 4): promises to clients, change only with the contract -- */
 #define DKT_FRAME_BYTES_MAX         16384 /* a client's frame; libzmq closes the connection above it */
 #define DKT_FRAMES_PER_MESSAGE_MAX  256  /* requests in one message */
 #define DKT_OPEN_PER_CONNECTION_MAX 4096 /* open requests of a connection, then `overloaded` */
@@ -46,26 +45,23 @@
 #define DKT_AUTH_RATE_PER_S         20 /* create_account and login, per source */
 #define DKT_AUTH_BURST              100
 
-/* -- ledger (page 3) ----------------------------------------------------------------------------
- */
+/* -- ledger (page 3) -- */
 #define DKT_MINUTE_MS        60000
 #define DKT_COMMIT_BUDGET_MS 2000 /* a slot is closed this long before it starts */
 #define DKT_MOVES_MAX        16   /* rebooking chain; longer ones were 1 in 9,430 */
 
-/* -- tenant -------------------------------------------------------------------------------------
- */
+/* -- tenant -- */
 #define DKT_GROUP_REQUESTS_MAX                                                                     \
-    1024                              /* requests of one commit: one fsync for all of them; more   \
-                                         only makes the first of them wait longer */
-#define DKT_GROUP_BYTES_MAX   1048576 /* text and payload of one commit */
-#define DKT_MAILBOX_MAX       4096    /* requests waiting for one tenant, then `overloaded` */
-#define DKT_FENCE_FRESH_MS    500     /* an answer this young proves the connection (rule 3) */
-#define DKT_COMMIT_TIMEOUT_MS 2000    /* the actor's own bound on a commit (page 7, 7) */
-#define DKT_REFUSAL_MEMORY_MS 60000   /* a refusal is remembered this long */
-#define DKT_REQUEST_MEMORY_MAX                                                                     \
-    4096 /* remembered request ids per tenant; older ones are looked up */
-#define DKT_SUSPECT_MEMORY_MS 60000 /* request ids of a failed group, kept by the node loop */
-#define DKT_IDLE_PASSIVATE_MS 60000 /* idle this long and nothing due: the actor closes */
+    1024                               /* requests of one commit: one fsync for all of them; more  \
+                                          only makes the first of them wait longer */
+#define DKT_GROUP_BYTES_MAX    1048576 /* text and payload of one commit */
+#define DKT_MAILBOX_MAX        4096    /* requests waiting for one tenant, then `overloaded` */
+#define DKT_FENCE_FRESH_MS     500     /* an answer this young proves the connection (rule 3) */
+#define DKT_COMMIT_TIMEOUT_MS  2000    /* the actor's own bound on a commit (page 7, 7) */
+#define DKT_REFUSAL_MEMORY_MS  60000   /* a refusal is remembered this long */
+#define DKT_REQUEST_MEMORY_MAX 32768   /* remembered request ids per tenant, then looked up */
+#define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */
+#define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
 /* -- store (libpq) ------------------------------------------------------------------------------
  */
@@ -73,16 +69,14 @@
 #define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */
 #define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */
 
-/* -- between our processes -----------------------------------------------------------------------
- */
+/* -- between our processes -- */
 #define DKT_VSHARDS              4096
 #define DKT_LINK_BYTES_MAX       1048576   /* MAXMSGSIZE on the workers' side of a broker */
 #define DKT_BROKER_PENDING_MAX   65536     /* requests open in one broker, then `overloaded` */
 #define DKT_BROKER_PENDING_BYTES 134217728 /* and their copies kept for a resend: 128 MiB */
 #define DKT_MOVED_PARK_MS        200       /* a worker parks a request that is ahead of its table */
 
-/* -- worker --------------------------------------------------------------------------------------
- */
+/* -- worker -- */
 #define DKT_ACTIVATIONS_MAX        16 /* at a time per worker: 1000 connects at once take 6 to 8 s */
 #define DKT_ACTIVATIONS_FAILED_MAX 4  /* of them for tenants whose last attempt failed */
 #define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs waiting: at 28 ms each 1.8 s, then rate_limited */
