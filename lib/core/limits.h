@@ -6,8 +6,7 @@
 #ifndef DKT_CORE_LIMITS_H
 #define DKT_CORE_LIMITS_H
 
-/* -- wire contract (page 4): promises to clients, change only with the contract ------------------
- */
+/* -- wire contract (page 4): promises to clients, change only with the contract -- */
 #define DKT_FRAME_BYTES_MAX         16384 /* a client's frame; libzmq closes the connection above it */
 #define DKT_FRAMES_PER_MESSAGE_MAX  256  /* requests in one message */
 #define DKT_OPEN_PER_CONNECTION_MAX 4096 /* open requests of a connection, then `overloaded` */
@@ -15,60 +14,62 @@
 #define DKT_MSGPACK_DEPTH_MAX       4
 /* Keys in one map: 23 parameters exist, the rest is room for unknown ones. It bounds the search for
  * a key that is given twice. */
-#define DKT_MAP_KEYS_MAX            128
-#define DKT_ID_CHARS_MAX            64
-#define DKT_BUDGET_DEFAULT_MS       5000
-#define DKT_BUDGET_MAX_MS           60000
-#define DKT_NAME_CHARS_MAX          100
-#define DKT_EMAIL_BYTES_MAX         254 /* RFC 5321 path length */
-#define DKT_PASSWORD_CHARS_MIN      10
-#define DKT_PASSWORD_CHARS_MAX      128
-#define DKT_PASSWORD_BYTES_MAX      512 /* 128 characters of 4 bytes: none longer was ever set */
-#define DKT_CURSOR_BYTES_MAX        64  /* a cursor names an id or a ticket number */
-#define DKT_SUBJECT_BYTES_MAX       200
-#define DKT_PAYLOAD_BYTES_MAX       8192
-#define DKT_TRACEPARENT_BYTES_MAX   64 /* W3C trace context level 1 is 55 bytes */
-#define DKT_TOKEN_BYTES_MAX         1024
-#define DKT_HOLD_DEFAULT_MS         30000
-#define DKT_HOLD_MIN_MS             1000
-#define DKT_HOLD_MAX_MS             300000
-#define DKT_LIST_DEFAULT            100
-#define DKT_LIST_MAX                1000
-#define DKT_LIST_BYTES_MAX          262144
-#define DKT_BLOCKERS_MAX            100 /* ticket ids in a refused set_tenant */
-#define DKT_RESOLVERS_SIGNUP_MAX    64
-#define DKT_RESOLVERS_MAX           4096
-#define DKT_CLASSES_MAX             8
-#define DKT_CLASS_NAME_BYTES_MAX    31
-#define DKT_LEVEL_MIN_MINUTES       2
-#define DKT_LEVEL_MAX_MINUTES       1440
-#define DKT_PERMILLE                1000
-#define DKT_AUTH_RATE_PER_S         20 /* create_account and login, per source */
-#define DKT_AUTH_BURST              100
+#define DKT_MAP_KEYS_MAX          128
+#define DKT_ID_CHARS_MAX          64
+#define DKT_BUDGET_DEFAULT_MS     5000
+#define DKT_BUDGET_MAX_MS         60000
+#define DKT_NAME_CHARS_MAX        100
+#define DKT_EMAIL_BYTES_MAX       254 /* RFC 5321 path length */
+#define DKT_PASSWORD_CHARS_MIN    10
+#define DKT_PASSWORD_CHARS_MAX    128
+#define DKT_PASSWORD_BYTES_MAX    512 /* 128 characters of 4 bytes: none longer was ever set */
+#define DKT_CURSOR_BYTES_MAX      64  /* a cursor names an id or a ticket number */
+#define DKT_SUBJECT_BYTES_MAX     200
+#define DKT_PAYLOAD_BYTES_MAX     8192
+#define DKT_TRACEPARENT_BYTES_MAX 64 /* W3C trace context level 1 is 55 bytes */
+#define DKT_TOKEN_BYTES_MAX       1024
+#define DKT_HOLD_DEFAULT_MS       30000
+#define DKT_HOLD_MIN_MS           1000
+#define DKT_HOLD_MAX_MS           300000
+#define DKT_LIST_DEFAULT          100
+#define DKT_LIST_MAX              1000
+#define DKT_LIST_BYTES_MAX        262144
+#define DKT_BLOCKERS_MAX          100 /* ticket ids in a refused set_tenant */
+#define DKT_RESOLVERS_SIGNUP_MAX  64
+#define DKT_RESOLVERS_MAX         4096
+#define DKT_CLASSES_MAX           8
+#define DKT_CLASS_NAME_BYTES_MAX  31
+#define DKT_LEVEL_MIN_MINUTES     2
+#define DKT_LEVEL_MAX_MINUTES     1440
+#define DKT_PERMILLE              1000
+#define DKT_AUTH_RATE_PER_S       20 /* create_account and login, per source */
+#define DKT_AUTH_BURST            100
 
-/* -- ledger (page 3) ----------------------------------------------------------------------------
- */
+/* -- ledger (page 3) -- */
 #define DKT_MINUTE_MS        60000
 #define DKT_COMMIT_BUDGET_MS 2000 /* a slot is closed this long before it starts */
 #define DKT_MOVES_MAX        16   /* rebooking chain; longer ones were 1 in 9,430 */
 
-/* -- tenant -------------------------------------------------------------------------------------
- */
+/* -- tenant -- */
 #define DKT_GROUP_REQUESTS_MAX                                                                     \
-    1024                              /* requests of one commit: one fsync for all of them; more   \
-                                         only makes the first of them wait longer */
-#define DKT_GROUP_BYTES_MAX   1048576 /* text and payload of one commit */
-#define DKT_MAILBOX_MAX       4096    /* requests waiting for one tenant, then `overloaded` */
-#define DKT_FENCE_FRESH_MS    500     /* an answer this young proves the connection (rule 3) */
-#define DKT_COMMIT_TIMEOUT_MS 2000    /* the actor's own bound on a commit (page 7, 7) */
-#define DKT_REFUSAL_MEMORY_MS 60000   /* a refusal is remembered this long */
-#define DKT_REQUEST_MEMORY_MAX                                                                     \
-    4096 /* remembered request ids per tenant; older ones are looked up */
-#define DKT_SUSPECT_MEMORY_MS 60000 /* request ids of a failed group, kept by the node loop */
-#define DKT_IDLE_PASSIVATE_MS 60000 /* idle this long and nothing due: the actor closes */
+    1024                               /* requests of one commit: one fsync for all of them; more  \
+                                          only makes the first of them wait longer */
+#define DKT_GROUP_BYTES_MAX    1048576 /* text and payload of one commit */
+#define DKT_MAILBOX_MAX        4096    /* requests waiting for one tenant, then `overloaded` */
+#define DKT_FENCE_FRESH_MS     500     /* an answer this young proves the connection (rule 3) */
+#define DKT_COMMIT_TIMEOUT_MS  2000    /* the actor's own bound on a commit (page 7, 7) */
+#define DKT_REFUSAL_MEMORY_MS  60000   /* a refusal is remembered this long */
+#define DKT_REQUEST_MEMORY_MAX 32768   /* remembered request ids per tenant, then looked up */
+#define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */
+#define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
-/* -- between our processes -----------------------------------------------------------------------
+/* -- store (libpq) ------------------------------------------------------------------------------
  */
+#define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */
+#define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */
+#define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */
+
+/* -- between our processes -- */
 #define DKT_VSHARDS                4096
 #define DKT_LINK_BYTES_MAX         1048576   /* MAXMSGSIZE on the workers' side of a broker */
 #define DKT_BROKER_PENDING_MAX     65536     /* requests open in one broker, then `overloaded` */
@@ -88,8 +89,7 @@
 #define DKT_BROKER_TOKENS_MAX      16384    /* verified tokens remembered, of at most 1 KiB each */
 #define DKT_BROKER_BAD_TOKENS_MAX  256      /* and refused ones, so that a retry loop stays cheap */
 
-/* -- worker --------------------------------------------------------------------------------------
- */
+/* -- worker -- */
 #define DKT_ACTIVATIONS_MAX        16 /* at a time per worker: 1000 connects at once take 6 to 8 s */
 #define DKT_ACTIVATIONS_FAILED_MAX 4  /* of them for tenants whose last attempt failed */
 #define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs waiting: at 28 ms each 1.8 s, then rate_limited */
@@ -145,9 +145,10 @@
 
 /* -- accounts ------------------------------------------------------------------------------------
  */
-#define DKT_POOL_MAKERS         2  /* databases made at a time */
-#define DKT_ACCOUNTS_RATE_PER_S 50 /* create_account per worker: crude, the quota is the broker's  \
-                                    */
+#define DKT_POOL_MAKERS 2 /* databases made at a time */
+#define DKT_ACCOUNTS_RATE_PER_S                                                                    \
+    50 /* create_account per worker: crude, the quota is the broker's                              \
+        */
 #define DKT_ACCOUNTS_BURST   100
 #define DKT_ACCOUNTS_MAX     20000    /* accounts of a fleet: 7.4 MB of disk each */
 #define DKT_ACCOUNT_JOBS_MAX 1024     /* commands waiting for the accounts actor */

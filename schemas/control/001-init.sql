@@ -23,7 +23,7 @@ create table clusters (
     connections_max integer not null default 1000 check (connections_max > 0)
 );
 
--- One row per account. `state` is the step of create_account that was finished last. `password` is
+-- One row per account. `claimed`: it has a database, its account may not be in there yet. `password` is
 -- the argon2id text and lives here only until the tenant's own database has it.
 create table tenants (
     client_id  text primary key check (client_id ~ '^cl_[A-Za-z0-9_-]{16}$'),
@@ -34,7 +34,7 @@ create table tenants (
     resolvers  integer not null check (resolvers between 1 and 64),
     cluster    text not null references clusters (name),
     database   text not null unique check (database ~ '^t_[0-9a-f]{32}$'),
-    state      text not null check (state in ('claimed', 'written', 'active')),
+    state      text not null check (state in ('claimed', 'active')),
     suspended  boolean not null default false,
     password   text check (state = 'claimed' or password is null),
     settings   jsonb not null,
