@@ -70,11 +70,13 @@
 #define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */
 
 /* -- between our processes -- */
-#define DKT_VSHARDS                4096
-#define DKT_LINK_BYTES_MAX         1048576   /* MAXMSGSIZE on the workers' side of a broker */
-#define DKT_BROKER_PENDING_MAX     65536     /* requests open in one broker, then `overloaded` */
-#define DKT_BROKER_PENDING_BYTES   134217728 /* and their copies kept for a resend: 128 MiB */
-#define DKT_MOVED_PARK_MS          200   /* a worker parks a request that is ahead of its table */
+#define DKT_VSHARDS              4096
+#define DKT_LINK_BYTES_MAX       1048576   /* MAXMSGSIZE on the workers' side of a broker */
+#define DKT_BROKER_PENDING_MAX   65536     /* requests open in one broker, then `overloaded` */
+#define DKT_BROKER_PENDING_BYTES 134217728 /* and their copies kept for a resend: 128 MiB */
+#define DKT_MOVED_PARK_MS        200       /* a worker parks a request that is ahead of its table */
+
+/* -- broker -- */
 #define DKT_BROKER_CONNECTIONS_MAX 16384 /* clients with something open: above it `overloaded` */
 #define DKT_BROKER_VSHARD_MAX      8192  /* open requests of one vshard: no tenant fills a broker */
 #define DKT_BROKER_UNREAD_BYTES    67108864 /* unread answers of all clients: 64 MiB */
