@@ -75,6 +75,19 @@
 #define DKT_BROKER_PENDING_MAX   65536     /* requests open in one broker, then `overloaded` */
 #define DKT_BROKER_PENDING_BYTES 134217728 /* and their copies kept for a resend: 128 MiB */
 #define DKT_MOVED_PARK_MS        200       /* a worker parks a request that is ahead of its table */
+#define DKT_BROKER_CONNECTIONS_MAX 16384 /* clients with something open: above it `overloaded` */
+#define DKT_BROKER_VSHARD_MAX      8192  /* open requests of one vshard: no tenant fills a broker */
+#define DKT_BROKER_UNREAD_BYTES    67108864 /* unread answers of all clients: 64 MiB */
+#define DKT_BROKER_WORKERS_MAX     512      /* incarnations: a whole fleet and its predecessors */
+#define DKT_BROKER_GROUP_BYTES     131072   /* answers in one message, unless one alone is larger */
+#define DKT_BROKER_GRACE_MS        2500     /* past the budget: a commit under way may take 2 s */
+#define DKT_BROKER_RETRY_MS        20       /* between two tries of a request that was `moved` */
+#define DKT_BROKER_TABLE_WAIT_MS   250      /* for a newer table that a worker mentioned: a beat */
+#define DKT_BROKER_FORGET_MS       10000    /* a worker unheard for this long and in no table */
+#define DKT_BROKER_RETRY_AFTER_MS  100      /* what `unavailable` and `overloaded` advise */
+#define DKT_BROKER_SOURCES_MAX     4096     /* peers whose quota is remembered */
+#define DKT_BROKER_TOKENS_MAX      16384    /* verified tokens remembered, of at most 1 KiB each */
+#define DKT_BROKER_BAD_TOKENS_MAX  256      /* and refused ones, so that a retry loop stays cheap */
 
 /* -- worker -- */
 #define DKT_ACTIVATIONS_MAX        16 /* at a time per worker: 1000 connects at once take 6 to 8 s */
