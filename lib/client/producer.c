@@ -20,19 +20,16 @@
 #include <zmq.h>
 
 #include "lib/client/frame.h"
+#include "lib/client/socket.h"
 #include "lib/core/ids.h"
 #include "lib/core/limits.h"
 #include "lib/core/proto.h"
 
-#define S_SLOT_BITS         13 /* room for DKT_OPEN_PER_CONNECTION_MAX + 1 values */
-#define S_GENERATION_MASK   ((UINT32_C(1) << (32 - S_SLOT_BITS)) - 1)
-#define S_NONE              UINT32_MAX
-#define S_MESSAGE_BYTES     262144 /* a batch is cut here: the broker caps memory per connection */
-#define S_FRAME_BYTES_MIN   512
-#define S_RECONNECT_MS      100
-#define S_RECONNECT_MAX_MS  2000
-#define S_HEARTBEAT_MS      500
-#define S_HEARTBEAT_DEAD_MS 1500
+#define S_SLOT_BITS       13 /* room for DKT_OPEN_PER_CONNECTION_MAX + 1 values */
+#define S_GENERATION_MASK ((UINT32_C(1) << (32 - S_SLOT_BITS)) - 1)
+#define S_NONE            UINT32_MAX
+#define S_MESSAGE_BYTES   262144 /* a batch is cut here: the broker caps memory per connection */
+#define S_FRAME_BYTES_MIN 512
 
 _Static_assert(DKT_OPEN_PER_CONNECTION_MAX < (1 << S_SLOT_BITS), "a slot fits into a msgid");
 
@@ -199,37 +196,6 @@ static void s_flush(dkt_producer_t *self)
 
 /* -- answers ---------------------------------------------------------------------------------- */
 
-static dkt_text_t s_text(dkt_view_t view)
-{
-    return (dkt_text_t){(const char *)view.data, view.len};
-}
-
-static dkt_reply_t s_reply(const dkt_answer_t *answer)
-{
-    return (dkt_reply_t){
-        .status = answer->status,
-        .retry_after_ms = answer->retry_after_ms,
-        .message = s_text(answer->message),
-        .field = s_text(answer->field),
-        .state = s_text(answer->status_text),
-        .client_id = s_text(answer->client_id),
-        .ticket_id = s_text(answer->ticket_id),
-        .slot_id = s_text(answer->slot_id),
-        .sub_domain = s_text(answer->sub_domain),
-        .token = s_text(answer->token),
-        .reason = s_text(answer->reason),
-        .slot_start_ms = answer->slot_start_ms,
-        .deadline_ms = answer->deadline_ms,
-        .hold_expires_ms = answer->hold_expires_ms,
-        .earliest_ms = answer->earliest_ms,
-        .expires_ms = answer->expires_ms,
-        .replayed = answer->replayed,
-        .met = answer->met,
-        .result = answer->result.data,
-        .result_len = answer->result.len,
-    };
-}
-
 /* The open call that a msgid belongs to, NULL if there is none. */
 static s_call_t *s_call_find(dkt_producer_t *self, uint32_t msgid, bool *current)
 {
@@ -331,7 +297,7 @@ static void s_take_answer(dkt_producer_t *self, const uint8_t *bytes, size_t len
         return;
     }
     self->counts.answers++;
-    dkt_reply_t reply = s_reply(&answer);
+    dkt_reply_t reply = dkt_reply_of(&answer);
     s_call_end(self, call, &reply);
 }
 
@@ -537,45 +503,6 @@ dkt_status_t dkt_producer_call(dkt_producer_t *self, const char *method, const d
 
 /* -- life ------------------------------------------------------------------------------------- */
 
-static bool s_set_int(void *socket, int option, int value)
-{
-    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
-}
-
-static bool s_set_key(void *socket, int option, const char *key)
-{
-    return zmq_setsockopt(socket, option, key, strlen(key) + 1) == 0;
-}
-
-static dkt_status_t s_connect(dkt_producer_t *self, const dkt_producer_options_t *options,
-                              dkt_err_t *err)
-{
-    int64_t answer_max = DKT_PRODUCER_ANSWER_BYTES_MAX;
-    bool ok = s_set_int(self->socket, ZMQ_LINGER, 0) && s_set_int(self->socket, ZMQ_SNDHWM, 0) &&
-              s_set_int(self->socket, ZMQ_RCVHWM, 0) && s_set_int(self->socket, ZMQ_IMMEDIATE, 1) &&
-              s_set_int(self->socket, ZMQ_RECONNECT_IVL, S_RECONNECT_MS) &&
-              s_set_int(self->socket, ZMQ_RECONNECT_IVL_MAX, S_RECONNECT_MAX_MS) &&
-              s_set_int(self->socket, ZMQ_HEARTBEAT_IVL, S_HEARTBEAT_MS) &&
-              s_set_int(self->socket, ZMQ_HEARTBEAT_TIMEOUT, S_HEARTBEAT_DEAD_MS) &&
-              zmq_setsockopt(self->socket, ZMQ_MAXMSGSIZE, &answer_max, sizeof answer_max) == 0;
-    if (!ok) {
-        return dkt_fail(err, DKT_UNAVAILABLE, NULL, "socket options: %s", zmq_strerror(errno));
-    }
-    if (options->server_public_key) {
-        if (!options->client_public_key || !options->client_secret_key ||
-            !s_set_key(self->socket, ZMQ_CURVE_SERVERKEY, options->server_public_key) ||
-            !s_set_key(self->socket, ZMQ_CURVE_PUBLICKEY, options->client_public_key) ||
-            !s_set_key(self->socket, ZMQ_CURVE_SECRETKEY, options->client_secret_key)) {
-            return dkt_fail(err, DKT_INVALID_ARGUMENT, "keys", "these are no CURVE keys");
-        }
-    }
-    if (zmq_connect(self->socket, options->endpoint) != 0) {
-        return dkt_fail(err, DKT_INVALID_ARGUMENT, "endpoint", "cannot connect to %s: %s",
-                        options->endpoint, zmq_strerror(errno));
-    }
-    return DKT_OK;
-}
-
 static uint32_t s_or(uint32_t value, uint32_t otherwise, uint32_t max)
 {
     value = value ? value : otherwise;
@@ -595,9 +522,8 @@ static dkt_status_t s_init(dkt_producer_t *self, const dkt_producer_options_t *o
     self->scan_due_ms = INT64_MAX;
     self->calls = calloc(self->in_flight_max, sizeof *self->calls);
     self->zmq = zmq_ctx_new();
-    self->socket = self->zmq ? zmq_socket(self->zmq, ZMQ_DEALER) : NULL;
-    if (!self->calls || !self->socket) {
-        return dkt_fail(err, DKT_UNAVAILABLE, NULL, "no memory or no socket");
+    if (!self->calls || !self->zmq) {
+        return dkt_fail(err, DKT_UNAVAILABLE, NULL, "no memory");
     }
     for (uint32_t i = 0; i < self->in_flight_max; i++) {
         self->calls[i].next = i + 1 < self->in_flight_max ? i + 1 : S_NONE;
@@ -609,7 +535,8 @@ static dkt_status_t s_init(dkt_producer_t *self, const dkt_producer_options_t *o
     if (dkt_producer_set_token(self, options->token) != DKT_OK) {
         return dkt_fail(err, DKT_INVALID_ARGUMENT, "token", "the token is too long");
     }
-    return s_connect(self, options, err);
+    self->socket = dkt_socket_open(self->zmq, options, err);
+    return self->socket ? DKT_OK : err ? err->status : DKT_UNAVAILABLE;
 }
 
 dkt_producer_t *dkt_producer_new(const dkt_producer_options_t *options, dkt_err_t *err)
@@ -665,15 +592,4 @@ size_t dkt_producer_open(const dkt_producer_t *self)
 dkt_producer_counts_t dkt_producer_counts(const dkt_producer_t *self)
 {
     return self->counts;
-}
-
-void dkt_text_copy(dkt_text_t text, char *out, size_t max)
-{
-    assert(max > 0);
-    size_t len = text.data ? text.len : 0;
-    len = len < max ? len : max - 1;
-    if (len > 0) {
-        memcpy(out, text.data, len);
-    }
-    out[len] = '\0';
 }
