@@ -87,5 +87,8 @@
 #define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts that may end in `internal`: it may be poisoned */
 #define DKT_PRODUCER_DRAIN_MAX         1024 /* messages taken from the socket in one poll */
 #define DKT_PRODUCER_ANSWER_BYTES_MAX  1048576 /* an answer's frame; a list page is 256 KiB */
+/* -- operation -----------------------------------------------------------------------------------
+ */
+#define DKT_LOG_LINE_BYTES_MAX 2048 /* below PIPE_BUF: one line is one atomic write */
 
 #endif

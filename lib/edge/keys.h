@@ -18,16 +18,19 @@
 #include "lib/core/ids.h"
 #include "lib/core/status.h"
 #include "lib/core/token.h"
+#include "lib/edge/nkey.h"
 
-#define DKT_Z85_KEY_CHARS    40
-#define DKT_ALLOWED_KEYS_MAX 256 /* CURVE client keys of the internal endpoint */
+#define DKT_Z85_KEY_CHARS       40
+#define DKT_ALLOWED_KEYS_MAX    256 /* CURVE client keys of the internal endpoint */
+#define DKT_KEY_PATH_BYTES_MAX  1024
+#define DKT_ROLE_PASSWORD_BYTES 44 /* 32 bytes as base64url, and NUL */
 
 typedef struct {
     char public_key[DKT_Z85_KEY_CHARS + 1];
     char secret_key[DKT_Z85_KEY_CHARS + 1]; /* "" where only the public one is known */
 } dkt_curve_key_t;
 
-/* Makes what is missing in `folder`; never overwrites. */
+/* Makes the folder and what is missing in it; never overwrites. */
 DKT_CHECKED dkt_status_t dkt_keys_create(const char *folder, dkt_err_t *err);
 
 DKT_CHECKED dkt_status_t dkt_keys_ids(const char *folder, dkt_keyring_t *ring, dkt_err_t *err);
@@ -39,10 +42,18 @@ DKT_CHECKED dkt_status_t dkt_keys_master(const char *folder, uint8_t master[DKT_
                                          dkt_err_t *err);
 /* The password of a generated role: 43 characters and NUL. */
 void dkt_keys_role_password(const uint8_t master[DKT_KEY_BYTES], const char *role, char out[44]);
-/* Reads NAME.key (public and secret) or NAME.pub (public only). */
+/* Reads a file "NAME.key" (public and secret) or "NAME.pub" (public only). */
 DKT_CHECKED dkt_status_t dkt_keys_curve(const char *folder, const char *file, dkt_curve_key_t *key,
                                         dkt_err_t *err);
 DKT_CHECKED dkt_status_t dkt_keys_allowed(const char *folder, dkt_curve_key_t *keys,
                                           uint32_t keys_max, uint32_t *count, dkt_err_t *err);
+/* Path of the seed file of a server role (worker, broker, ops), as nats.c wants it, and the public
+ * key that belongs to it. */
+DKT_CHECKED dkt_status_t dkt_keys_nats(const char *folder, const char *role,
+                                       char path[DKT_KEY_PATH_BYTES_MAX],
+                                       char public_key[DKT_NKEY_PUBLIC_CHARS + 1], dkt_err_t *err);
+/* The administrator's password, out of the file pgpass. */
+DKT_CHECKED dkt_status_t dkt_keys_admin_password(const char *folder,
+                                                 char out[DKT_ROLE_PASSWORD_BYTES], dkt_err_t *err);
 
 #endif
