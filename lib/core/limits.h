@@ -13,6 +13,9 @@
 #define DKT_OPEN_PER_CONNECTION_MAX 4096 /* open requests of a connection, then `overloaded` */
 #define DKT_UNREAD_ANSWERS_MAX      4096 /* answers kept for a client that does not read */
 #define DKT_MSGPACK_DEPTH_MAX       4
+/* Keys in one map: 23 parameters exist, the rest is room for unknown ones. It bounds the search for
+ * a key that is given twice. */
+#define DKT_MAP_KEYS_MAX            128
 #define DKT_ID_CHARS_MAX            64
 #define DKT_BUDGET_DEFAULT_MS       5000
 #define DKT_BUDGET_MAX_MS           60000
@@ -20,6 +23,8 @@
 #define DKT_EMAIL_BYTES_MAX         254 /* RFC 5321 path length */
 #define DKT_PASSWORD_CHARS_MIN      10
 #define DKT_PASSWORD_CHARS_MAX      128
+#define DKT_PASSWORD_BYTES_MAX      512 /* 128 characters of 4 bytes: none longer was ever set */
+#define DKT_CURSOR_BYTES_MAX        64  /* a cursor names an id or a ticket number */
 #define DKT_SUBJECT_BYTES_MAX       200
 #define DKT_PAYLOAD_BYTES_MAX       8192
 #define DKT_TRACEPARENT_BYTES_MAX   64 /* W3C trace context level 1 is 55 bytes */
