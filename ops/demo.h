@@ -21,7 +21,7 @@
 
 #include "lib/core/limits.h"
 #include "lib/docket.h"
-#include "ops/histogram.h"
+#include "lib/core/histogram.h"
 
 #define DKT_DEMO_COMPANIES_MAX 1000
 #define DKT_DEMO_CLASSES       3

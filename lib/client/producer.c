@@ -213,7 +213,7 @@ static s_call_t *s_call_find(dkt_producer_t *self, uint32_t msgid, bool *current
     return age <= oldest ? call : NULL;
 }
 
-/* A pause between half and one and a half times the wished one, so that calls spread. */
+/* A pause of one to one and a half times the wished one, so that calls spread. */
 static int64_t s_jitter(dkt_producer_t *self, int64_t pause_ms)
 {
     self->jitter ^= self->jitter << 13;

@@ -3,8 +3,8 @@
  * A log-linear histogram of microseconds: 64 steps in each power of two, so that a percentile is
  * at most 1.6 % above the truth, in a fixed 16 KiB.
  */
-#ifndef DKT_OPS_HISTOGRAM_H
-#define DKT_OPS_HISTOGRAM_H
+#ifndef DKT_CORE_HISTOGRAM_H
+#define DKT_CORE_HISTOGRAM_H
 
 #include <stdint.h>
 

@@ -2,7 +2,7 @@
  *
  * See histogram.h.
  */
-#include "ops/histogram.h"
+#include "lib/core/histogram.h"
 
 #include <assert.h>
 
