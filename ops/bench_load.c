@@ -212,7 +212,7 @@ static void s_poll(dkt_bench_t *self)
 }
 
 /* Makes the requests that are due: all that fit, or those of the rate's timetable. */
-static bool s_ask_due(dkt_bench_t *self, int64_t start_us, uint64_t *made)
+static void s_ask_due(dkt_bench_t *self, int64_t start_us, uint64_t *made)
 {
     int64_t now_us = dkt_mono_us();
     for (int i = 0; i < S_BURST_MAX && s_pool.free; i++) {
@@ -220,18 +220,17 @@ static bool s_ask_due(dkt_bench_t *self, int64_t start_us, uint64_t *made)
         if (self->options.rate > 0) {
             due_us = start_us + (int64_t)(*made * S_SECOND_US / (uint64_t)self->options.rate);
             if (due_us > now_us) {
-                return true;
+                return;
             }
         }
         s_op_t *op = s_op_take(self, due_us);
         if (s_asks[self->options.mode](self, op) != DKT_OK) {
             s_op_give(op);
-            return true; /* full: the next round */
+            return; /* full: the next round */
         }
         (*made)++;
         self->asked++;
     }
-    return true;
 }
 
 static bool s_run(dkt_bench_t *self)
@@ -251,7 +250,10 @@ static bool s_run(dkt_bench_t *self)
     /* What is answered after the end is not counted, but waited for. */
     self->counting = false;
     int64_t drain_ms = dkt_mono_ms() + S_DRAIN_MS;
-    while (dkt_producer_open(self->producer) > 0 && dkt_mono_ms() < drain_ms) {
+    while (dkt_producer_open(self->producer) +
+                   (self->internal ? dkt_producer_open(self->internal) : 0) >
+               0 &&
+           dkt_mono_ms() < drain_ms) {
         s_poll(self);
     }
     return self->latency.count > 0;
