@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Inside of `docket up`, shared by up*.c only.
+ * Inside of `docket up`, shared by up*.c; the doctor looks at ports with it.
  *
  *   up.c         options, the steps of the start, the ready line
  *   up_folder.c  the data folder: lock, user, private view, ports, removal
@@ -96,6 +96,8 @@ void dkt_up_path(const char *dir, const char *name, char out[DKT_UP_TEXT_BYTES_M
 /* up_folder.c */
 DKT_CHECKED dkt_status_t dkt_up_folder_open(dkt_up_t *up, dkt_err_t *err);
 DKT_CHECKED dkt_status_t dkt_up_ports_choose(dkt_up_t *up, dkt_err_t *err);
+/* Could a server listen there, on the loopback address? */
+bool dkt_up_port_free(int port);
 /* Writes a file of the folder as a whole, owned by the children's user. */
 DKT_CHECKED dkt_status_t dkt_up_file_write(const dkt_up_t *up, const char *name, const char *text,
                                            dkt_err_t *err);

@@ -265,6 +265,9 @@ static dkt_status_t s_make_parts(const dkt_up_t *up, dkt_err_t *err)
     for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         char path[DKT_UP_TEXT_BYTES_MAX];
         dkt_up_path(up->dir, parts[i], path);
+        if (i == 0) {
+            dkt_up_tree_remove(path); /* pid files of a fleet that was killed */
+        }
         if (mkdir(path, 0700) != 0 && errno != EEXIST) {
             return s_fail_errno(err, "create", path);
         }
@@ -334,7 +337,7 @@ dkt_status_t dkt_up_file_write(const dkt_up_t *up, const char *name, const char 
     return DKT_OK;
 }
 
-static bool s_port_free(int port)
+bool dkt_up_port_free(int port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
@@ -370,7 +373,7 @@ static int s_port_taken(const dkt_up_t *up, int base, const char **what)
         int count = ports[i].per_broker ? up->options.brokers : 1;
         for (int broker = 0; broker < count; broker++) {
             int port = base + 10 * broker + ports[i].offset;
-            if (!s_port_free(port)) {
+            if (!dkt_up_port_free(port)) {
                 *what = ports[i].what;
                 return port;
             }

@@ -21,12 +21,16 @@
 
 dkt_status_t dkt_up_watch_open(dkt_up_t *up, dkt_err_t *err)
 {
+    struct sigaction hangup;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    /* Under nohup it stays ignored: a blocked signal would be queued all the same. */
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) {
+        sigaddset(&set, SIGHUP);
+    }
     signal(SIGPIPE, SIG_IGN);
     sigprocmask(SIG_BLOCK, &set, NULL);
     up->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);

@@ -96,12 +96,12 @@
  */
 #define DKT_LOG_LINE_BYTES_MAX 2048 /* below PIPE_BUF: one line is one atomic write */
 #define DKT_UP_PORT_DEFAULT    7410
-#define DKT_UP_PORTS_MAX       64    /* 3 per broker, NATS, its websocket, PostgreSQL */
-#define DKT_UP_BROKERS_MAX     16    /* more nodes join with `docket broker --join` */
-#define DKT_UP_WORKERS_MAX     32    /* the same */
-#define DKT_UP_LOCK_WAIT_MS    10000 /* for the last process of an older fleet on the folder */
-#define DKT_UP_START_MS        60000 /* for one step of the start: crash recovery is the longest */
-#define DKT_UP_BACKOFF_MIN_MS  100   /* a dead process is restarted after this, doubling */
+#define DKT_UP_PORTS_MAX       64     /* 3 per broker, NATS, its websocket, PostgreSQL */
+#define DKT_UP_BROKERS_MAX     16     /* more nodes join with `docket broker --join` */
+#define DKT_UP_WORKERS_MAX     32     /* the same */
+#define DKT_UP_LOCK_WAIT_MS    10000  /* for the last process of an older fleet on the folder */
+#define DKT_UP_START_MS        120000 /* for one step of the start: crash recovery is the longest */
+#define DKT_UP_BACKOFF_MIN_MS  100    /* a dead process is restarted after this, doubling */
 #define DKT_UP_BACKOFF_MAX_MS  5000
 #define DKT_UP_ALIVE_MS        10000 /* alive for so long: the shortest back-off again */
 #define DKT_UP_START_TRIES_MAX 5     /* PostgreSQL at start, while old shared memory goes away */
@@ -111,6 +111,6 @@
 #define DKT_UP_STOP_ALL_MS     9200 /* ... PostgreSQL gets what is left, then crashes safely */
 #define DKT_UP_GUARD_MS        5000 /* supervisor killed: then the guard kills what hangs */
 #define DKT_UP_STOP_KILL_MS    300  /* after the last, hard signal */
-#define DKT_UP_PG_CONNECTIONS  400  /* max_connections of the embedded PostgreSQL: 2.35 MB each */
+#define DKT_UP_PG_CONNECTIONS  1200 /* max_connections: 1,000 tenants and ours */
 
 #endif
