@@ -130,7 +130,9 @@ static bool s_take_wide(dkt_mp_t *mp, s_lead_t lead, dkt_mp_token_t *token)
 
 bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
 {
-    *token = (dkt_mp_token_t){.kind = DKT_MP_INVALID};
+    token->kind = DKT_MP_INVALID;
+    token->count = 0;
+    token->view.data = NULL;
     if (mp->at == mp->end) {
         return false;
     }

@@ -46,6 +46,7 @@ HOSTILE = {
     "float-unknown": request({"x": 1.5, "y": [1.25, None, True]}),
     "int-as-int64": b"\x94\xd3" + b"\0" * 8 + b"\xd2\x00\x00\x00\x07\xa4ping\x91\x80",
     "wrong-types": request({"client_id": 1, "ticket_type": b"x", "payload": "text"}),
+    "password-513": request({"client_id": "c", "password": "x" * 513}, "login"),
     "classes-9": request({"client_id": "c", "classes": {f"c{i}": 5 for i in range(9)}},
                          "set_tenant"),
     "classes-nested": request({"client_id": "c", "classes": {"gold": [1]}}, "set_tenant"),
