@@ -97,6 +97,16 @@
 #define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs waiting: at 28 ms each 1.8 s, then rate_limited */
 #define DKT_POOL_READY_MIN         20 /* ready-made tenant databases: 96 to 150 ms each to make */
 
+/* -- producer library ----------------------------------------------------------------------------
+ */
+#define DKT_PRODUCER_IN_FLIGHT_DEFAULT 1024
+#define DKT_PRODUCER_ATTEMPT_MS        2000  /* silence that ends an attempt: a failover is faster */
+#define DKT_PRODUCER_TOTAL_MS          10000 /* all attempts of a call together */
+#define DKT_PRODUCER_BACKOFF_MIN_MS    20    /* first pause where the answer names none */
+#define DKT_PRODUCER_BACKOFF_MAX_MS    1000
+#define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts that may end in `internal`: it may be poisoned */
+#define DKT_PRODUCER_DRAIN_MAX         1024 /* messages taken from the socket in one poll */
+#define DKT_PRODUCER_ANSWER_BYTES_MAX  1048576 /* an answer's frame; a list page is 256 KiB */
 /* -- operation -----------------------------------------------------------------------------------
  */
 #define DKT_LOG_LINE_BYTES_MAX 2048 /* below PIPE_BUF: one line is one atomic write */
