@@ -6,8 +6,10 @@
 #ifndef DKT_CORE_LIMITS_H
 #define DKT_CORE_LIMITS_H
 
+/* clang-format off: a line a limit */
+
 /* -- wire contract (page 4): promises to clients, change only with the contract -- */
-#define DKT_FRAME_BYTES_MAX         16384 /* a client's frame; libzmq closes the connection above it */
+#define DKT_FRAME_BYTES_MAX         16384 /* a client's frame; more closes the connection */
 #define DKT_FRAMES_PER_MESSAGE_MAX  256  /* requests in one message */
 #define DKT_OPEN_PER_CONNECTION_MAX 4096 /* open requests of a connection, then `overloaded` */
 #define DKT_UNREAD_ANSWERS_MAX      4096 /* answers kept for a client that does not read */
@@ -51,9 +53,7 @@
 #define DKT_MOVES_MAX        16   /* rebooking chain; longer ones were 1 in 9,430 */
 
 /* -- tenant -- */
-#define DKT_GROUP_REQUESTS_MAX                                                                     \
-    1024                               /* requests of one commit: one fsync for all of them; more  \
-                                          only makes the first of them wait longer */
+#define DKT_GROUP_REQUESTS_MAX 1024    /* of one commit: more only makes the first wait longer */
 #define DKT_GROUP_BYTES_MAX    1048576 /* text and payload of one commit */
 #define DKT_MAILBOX_MAX        4096    /* requests waiting for one tenant, then `overloaded` */
 #define DKT_FENCE_FRESH_MS     500     /* an answer this young proves the connection (rule 3) */
@@ -63,14 +63,14 @@
 #define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */
 #define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
-/* -- between our processes -- */
-
-/* -- store (libpq) ------------------------------------------------------------------------------
+/* -- store (libpq) -- */
 #define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */
 #define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */
-#define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */#define DKT_VSHARDS              4096
+#define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */
 
-/* -- between our processes -- */#define DKT_LINK_BYTES_MAX       1048576   /* MAXMSGSIZE on the workers' side of a broker */
+/* -- between our processes -- */
+#define DKT_VSHARDS              4096
+#define DKT_LINK_BYTES_MAX       1048576   /* MAXMSGSIZE on the workers' side of a broker */
 #define DKT_BROKER_PENDING_MAX   65536     /* requests open in one broker, then `overloaded` */
 #define DKT_BROKER_PENDING_BYTES 134217728 /* and their copies kept for a resend: 128 MiB */
 #define DKT_MOVED_PARK_MS        200       /* a worker parks a request that is ahead of its table */
@@ -91,9 +91,9 @@
 #define DKT_BROKER_BAD_TOKENS_MAX  256      /* and refused ones, so that a retry loop stays cheap */
 
 /* -- worker -- */
-#define DKT_ACTIVATIONS_MAX        16 /* at a time per worker: 1000 connects at once take 6 to 8 s */
+#define DKT_ACTIVATIONS_MAX        16 /* per worker: 1000 connects at once take 6 to 8 s */
 #define DKT_ACTIVATIONS_FAILED_MAX 4  /* of them for tenants whose last attempt failed */
-#define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs waiting: at 28 ms each 1.8 s, then rate_limited */
+#define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs: at 28 ms each 1.8 s, then rate_limited */
 #define DKT_POOL_READY_MIN         20 /* ready-made tenant databases: 96 to 150 ms each to make */
 
 /* -- producer library -- */
@@ -105,6 +105,7 @@
 #define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts that may end in `internal`: it may be poisoned */
 #define DKT_PRODUCER_DRAIN_MAX         1024 /* messages taken from the socket in one poll */
 #define DKT_PRODUCER_ANSWER_BYTES_MAX  1048576 /* an answer's frame; a list page is 256 KiB */
+
 /* -- operation -- */
 #define DKT_LOG_LINE_BYTES_MAX 2048 /* below PIPE_BUF: one line is one atomic write */
 #define DKT_UP_PORT_DEFAULT    7410
@@ -152,13 +153,13 @@
 
 /* -- accounts -- */
 #define DKT_POOL_MAKERS 2 /* databases made at a time */
-#define DKT_ACCOUNTS_RATE_PER_S                                                                    \
-    50 /* create_account per worker: crude, the quota is the broker's                              \
-        */
+#define DKT_ACCOUNTS_RATE_PER_S 50 /* create_account per worker: crude, the quota is the broker's */
 #define DKT_ACCOUNTS_BURST   100
 #define DKT_ACCOUNTS_MAX     20000    /* accounts of a fleet: 7.4 MB of disk each */
 #define DKT_ACCOUNT_JOBS_MAX 1024     /* commands waiting for the accounts actor */
 #define DKT_ARGON2_OPS       2        /* argon2id t */
 #define DKT_ARGON2_MEM_BYTES 19922944 /* argon2id m: 19 MiB */
+
+/* clang-format on */
 
 #endif
