@@ -51,7 +51,6 @@ typedef struct {
 typedef struct {
     uint64_t number;
     dkt_place_t place;
-    bool at_risk;  /* true: set with the place, whose slot may end after the deadline */
 } dkt_place_row_t; /* steps 3 and 4: parked, then placed */
 
 typedef struct {

@@ -184,7 +184,6 @@ static const char *s_apply_places(sim_store_t *self, const sim_batch_t *batch)
         }
         ticket->row.place = batch->places[i].place;
         ticket->row.has_lane = true;
-        ticket->row.at_risk = ticket->row.at_risk || batch->places[i].at_risk;
     }
     return NULL;
 }
