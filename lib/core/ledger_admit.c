@@ -115,8 +115,7 @@ static dkt_verdict_t s_decide(dkt_ledger_t *self, uint8_t class_index, uint32_t 
                               uint32_t last, uint32_t *minute, dkt_li_route_t *route)
 {
     dkt_li_refusal_t *refusal = &self->refusals[class_index];
-    if (refusal->version == self->version && refusal->first == first && refusal->last == last &&
-        !self->shape.limited) {
+    if (refusal->version == self->version && refusal->first == first && refusal->last == last) {
         return refusal->verdict;
     }
     int64_t deadline_ms = self->now_ms + dkt_li_level_ms(self, class_index);

@@ -231,6 +231,8 @@ void dkt_li_report(const dkt_ledger_t *self, uint32_t index, dkt_change_kind_t k
                    dkt_place_t from, dkt_change_fn *fn, void *ctx);
 /* Finds a place for an open ticket that stands nowhere, moving others if need be; false: none. */
 bool dkt_li_place(dkt_ledger_t *self, uint32_t index, dkt_change_fn *fn, void *ctx);
+/* Re-places what stood in minutes that ended, and reports breaches. */
+void dkt_li_settle_missed(dkt_ledger_t *self, dkt_change_fn *fn, void *ctx);
 
 /* ledger_settings.c: lanes of the minute that class `index` and less urgent ones may book. */
 uint32_t dkt_li_allowed(const dkt_settings_t *settings, uint8_t index, uint32_t minute);
