@@ -44,6 +44,15 @@ static const char *s_place_fault(const dkt_ledger_t *self, dkt_place_t place)
     return NULL;
 }
 
+void dkt_ledger_load_dispatched(dkt_ledger_t *self, uint32_t minute)
+{
+    enum { AHEAD_MAX = 2 }; /* the coming minute, and one for a slow tick */
+    assert(self->loading && self->counts.open + self->counts.dispatched + self->counts.held == 0);
+    if (minute >= self->base && minute - self->base <= AHEAD_MAX) {
+        self->base = minute + 1;
+    }
+}
+
 dkt_status_t dkt_ledger_load_ticket(dkt_ledger_t *self, const dkt_promise_t *promise,
                                     dkt_err_t *err)
 {

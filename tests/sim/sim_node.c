@@ -155,6 +155,7 @@ static void s_bury(world_t *self, uint32_t index)
     }
     dkt_tenant_destroy(&node->core);
     node->generation++;
+    node->tick_at_us = 0;
     s_close_session(self, node);
     if (lock_held && !node->dead && self->assigned == index && !node->starting) {
         node->starting = true;
@@ -193,6 +194,19 @@ static void s_check_ledger(world_t *self, uint32_t index)
     }
 }
 
+/* One tick at a time: an earlier one makes a later one needless. */
+static void s_schedule_tick(world_t *self, uint32_t index, int64_t delay_us)
+{
+    node_t *node = &self->nodes[index];
+    int64_t at_us = self->now_us + delay_us;
+    if (node->tick_at_us && node->tick_at_us <= at_us) {
+        return;
+    }
+    node->tick_at_us = at_us;
+    sim_schedule(self, delay_us,
+                 (event_t){.kind = EV_TICK, .node = index, .generation = node->generation});
+}
+
 void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event)
 {
     node_t *node = &self->nodes[index];
@@ -202,8 +216,7 @@ void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event)
     if (sim_chance(self, 700)) { /* sometimes more arrives before the shell flushes */
         dkt_tenant_step(node->core, sim_now_ms(self), &flush);
     } else {
-        sim_schedule(self, 100 + sim_below(self, 2000),
-                     (event_t){.kind = EV_TICK, .node = index, .generation = node->generation});
+        s_schedule_tick(self, index, 100 + sim_below(self, 2000));
     }
     if (dkt_tenant_state(node->core) == DKT_TENANT_ENDED) {
         s_bury(self, index);
@@ -215,8 +228,7 @@ void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event)
     int64_t due_ms = dkt_tenant_due_mono_ms(node->core);
     if (due_ms != INT64_MAX) {
         int64_t delay_us = 1000 * due_ms - self->now_us;
-        sim_schedule(self, delay_us > 1000 ? delay_us : 1000,
-                     (event_t){.kind = EV_TICK, .node = index, .generation = node->generation});
+        s_schedule_tick(self, index, delay_us > 1000 ? delay_us : 1000);
     }
 }
 

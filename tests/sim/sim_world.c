@@ -232,6 +232,7 @@ static void s_on_tick(world_t *self, const event_t *event)
 {
     node_t *node = &self->nodes[event->node];
     if (node->core && node->generation == event->generation) {
+        node->tick_at_us = event->at_us >= node->tick_at_us ? 0 : node->tick_at_us;
         dkt_tenant_event_t tick = {.kind = DKT_TEV_TICK};
         sim_step(self, event->node, &tick);
     }
