@@ -147,6 +147,11 @@ create table journal (
 create function docket_ms(t timestamptz) returns bigint
 language sql stable parallel safe as $$ select floor(extract(epoch from t) * 1000)::bigint $$;
 
+-- The first minute that is still open to booking: it starts at least 2 s from then.
+create function docket_first_minute(t timestamptz) returns timestamptz
+language sql stable parallel safe as
+$$ select date_bin('1 minute', t + interval '61.999999 s', 'epoch') $$;
+
 -- First statement of every group. Raises DK001 when a newer owner has taken over, DK002 when the
 -- database's clock is past the earliest slot the group books. Returns that clock. FOR SHARE makes a
 -- takeover wait for the group, and it makes even a bare guard a transaction with a commit record:
@@ -260,8 +265,7 @@ select m.time, l.lane::smallint as lane,
     case when t.lane is null then 'available' else 'booked' end as available
 from (select s.resolvers, (select max(c.level_minutes) from classes c) as horizon from settings s) h
     cross join lateral generate_series(
-        date_bin('1 minute', now() + interval '61.999999 s', 'epoch'),
-        now() + make_interval(mins => h.horizon - 1), interval '1 minute') as m (time)
+        docket_first_minute(now()), now() + make_interval(mins => h.horizon - 1), interval '1 minute') as m (time)
     cross join lateral generate_series(0, h.resolvers - 1) as l (lane)
     left join (select slot_start, lane from tickets
                where lane is not null and slot_start >= now()) t
