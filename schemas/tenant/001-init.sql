@@ -4,8 +4,8 @@
 --
 -- The administrator runs this once in the template database `docket_template`, in one transaction
 -- (psql -1 -v ON_ERROR_STOP=1 -f, or one PQexec). Every tenant's database is a copy of it. All
--- rights go to the group role `docket_tenant`; a tenant's own login role is a member of it. Database
--- privileges are not copied from a template, so whoever copies it also runs
+-- rights go to the group role `docket_tenant`; a tenant's own login role is a member of it.
+-- Database privileges are not copied from a template, so whoever copies it also runs
 --     revoke all on database NAME from public; grant connect on database NAME to ROLE;
 -- which is what keeps a tenant out of every other tenant's database.
 --
@@ -256,7 +256,7 @@ begin
     return docket_expect(v_count, 1);
 end $$;
 
--- -- the mission's query ---------------------------------------------------------------------------
+-- -- the mission's query --------------------------------------------------------------------------
 --
 --     select min(time) from slots
 --     where available = 'available' and time > now() and time < now() + interval '2 h'
