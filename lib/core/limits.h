@@ -98,11 +98,11 @@
 
 /* -- producer library -- */
 #define DKT_PRODUCER_IN_FLIGHT_DEFAULT 1024
-#define DKT_PRODUCER_ATTEMPT_MS        2000  /* silence that ends an attempt: a failover is faster */
+#define DKT_PRODUCER_ATTEMPT_MS        2000  /* silence that ends an attempt */
 #define DKT_PRODUCER_TOTAL_MS          10000 /* all attempts of a call together */
 #define DKT_PRODUCER_BACKOFF_MIN_MS    20    /* first pause where the answer names none */
 #define DKT_PRODUCER_BACKOFF_MAX_MS    1000
-#define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts that may end in `internal`: it may be poisoned */
+#define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts ending in `internal`: poisoned? */
 #define DKT_PRODUCER_DRAIN_MAX         1024 /* messages taken from the socket in one poll */
 #define DKT_PRODUCER_ANSWER_BYTES_MAX  1048576 /* an answer's frame; a list page is 256 KiB */
 
@@ -130,9 +130,9 @@
 #define DKT_POLL_MS            80  /* each directory asks the control database this often */
 #define DKT_POLLS_PER_BEAT     3   /* and raises its beat every so many polls: 4 times a second */
 #define DKT_WORKER_HUNG_MS     750 /* a beat that stood still for this long: hung */
-#define DKT_WATCH_STEP_MS      250 /* the most silence that one poll can add: gaps count for nothing */
+#define DKT_WATCH_STEP_MS      250 /* the most silence one poll can add: gaps do not count */
 #define DKT_WATCH_WARM_MS      1000 /* a watcher judges nobody before */
-#define DKT_LOCK_HELD_MS       2000 /* a lock held this long after the move may be broken (rule 11) */
+#define DKT_LOCK_HELD_MS       2000 /* then the lock of the old owner may be broken (rule 11) */
 #define DKT_LOOKUP_NEGATIVE_MS 1000 /* "no such tenant" is believed this long */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
 

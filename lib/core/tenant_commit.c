@@ -53,8 +53,8 @@ static bool s_place(dkt_tenant_t *self, const dkt_change_t *change)
 {
     bool same = change->from.minute == change->promise.place.minute &&
                 change->from.lane == change->promise.place.lane;
-    return same || dkt_group_place(self->gathering, change->promise.ticket, change->promise.place,
-                                   change->promise.at_risk, false);
+    return same ||
+           dkt_group_place(self->gathering, change->promise.ticket, change->promise.place, false);
 }
 
 static bool s_change(dkt_tenant_t *self, const dkt_change_t *change)
@@ -90,9 +90,7 @@ void dkt_tenant_moves(dkt_tenant_t *self, const dkt_moves_t *moves)
         dkt_promise_t promise;
         bool live = dkt_ledger_find(self->ledger, moves->moves[i].ticket, &promise);
         assert(live);
-        if (!live ||
-            !dkt_group_place(self->gathering, promise.ticket, promise.place, promise.at_risk,
-                             true) ||
+        if (!live || !dkt_group_place(self->gathering, promise.ticket, promise.place, true) ||
             !s_event(self, DKT_EVENT_RESCHEDULED, &promise)) {
             dkt_tenant_fail(self, "no memory for a move");
         }

@@ -65,7 +65,8 @@ static const char s_insert_open[] =
 
 static const char s_update[] =
     "with u as (update tickets t set state = n.state, breached = n.breached, "
-    "at_risk = n.at_risk, dispatched_at = n.dispatched_at, resolved_at = n.resolved_at "
+    "at_risk = n.at_risk, dispatched_at = coalesce(n.dispatched_at, t.dispatched_at), "
+    "resolved_at = coalesce(n.resolved_at, t.resolved_at) "
     "from unnest($1::int8[], $2::int2[], $3::bool[], $4::bool[], $5::timestamptz[], "
     "$6::timestamptz[]) as n (id, state, breached, at_risk, dispatched_at, resolved_at) "
     "where t.id = n.id and t.state <> 3 and t.state <= n.state returning 1) " //
@@ -90,8 +91,10 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
           6, dkt_pgstore_take_take),
     S_ROW(LOAD_SETTINGS,
           "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, "
-          "a.tokens_valid_from from settings s left join account a on true",
-          6, dkt_pgstore_take_settings),
+          "a.tokens_valid_from, (select slot_start from tickets where lane is not null "
+          "and state in (1, 2) order by slot_start desc limit 1) "
+          "from settings s left join account a on true",
+          7, dkt_pgstore_take_settings),
     S_ROW(LOAD_CLASSES,
           "select name, level_minutes, limit_permille from classes order by level_minutes, name", 3,
           dkt_pgstore_take_classes),

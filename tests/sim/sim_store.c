@@ -184,7 +184,6 @@ static const char *s_apply_places(sim_store_t *self, const sim_batch_t *batch)
         }
         ticket->row.place = batch->places[i].place;
         ticket->row.has_lane = true;
-        ticket->row.at_risk = ticket->row.at_risk || batch->places[i].at_risk;
     }
     return NULL;
 }
@@ -326,6 +325,35 @@ static void s_check_fresh_bookings(sim_store_t *self, const sim_batch_t *batch)
     }
 }
 
+/* For whoever looks into a seed: what the refused group wanted, and what stood in its way. */
+static void s_print_group(const sim_store_t *self, const sim_batch_t *batch)
+{
+    const dkt_commit_t *commit = &batch->batch.commit;
+    for (uint32_t i = 0; i < self->ticket_count; i++) {
+        const dkt_ticket_row_t *row = &self->tickets[i].row;
+        if (row->state == DKT_TICKET_OPEN) {
+            printf("  open %llu at %u.%u\n", (unsigned long long)row->number, row->place.minute,
+                   row->place.lane);
+        }
+    }
+    for (uint32_t i = 0; i < commit->free_count; i++) {
+        printf("  free %llu state %d\n", (unsigned long long)batch->frees[i].number,
+               batch->frees[i].state);
+    }
+    for (uint32_t i = 0; i < commit->park_count; i++) {
+        printf("  place %llu at %u.%u\n", (unsigned long long)batch->places[i].number,
+               batch->places[i].place.minute, batch->places[i].place.lane);
+    }
+    for (uint32_t i = 0; i < commit->insert_count; i++) {
+        printf("  insert %llu at %u.%u\n", (unsigned long long)batch->inserts[i].number,
+               batch->inserts[i].place.minute, batch->inserts[i].place.lane);
+    }
+    for (uint32_t i = 0; i < commit->update_count; i++) {
+        printf("  update %llu state %d\n", (unsigned long long)batch->updates[i].number,
+               batch->updates[i].state);
+    }
+}
+
 static size_t s_used_bytes(const sim_store_t *self)
 {
     return offsetof(sim_store_t, tickets) + self->ticket_count * sizeof self->tickets[0];
@@ -346,6 +374,9 @@ static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_stor
             memcpy(self, &before, s_used_bytes(&before));
             s_fix_views(self);
             s_refuse(result, sqlstate, "constraint");
+            if (getenv("SIM_DEBUG")) {
+                s_print_group(self, batch);
+            }
             /* Nobody lies about ids here: ledger and database disagree, whatever heals it later. */
             s_violate(self, "the database had to refuse a group", i, batch->batch.epoch);
             return;
@@ -372,6 +403,10 @@ static void s_apply_load(sim_store_t *self, sim_result_t *out)
         if (row->state == DKT_TICKET_OPEN ||
             (row->state == DKT_TICKET_DISPATCHED && !row->breached)) {
             out->rows[out->result.ticket_count++] = *row;
+        }
+        if (row->has_lane && row->state != DKT_TICKET_OPEN &&
+            row->place.minute > out->result.last_dispatched_minute) {
+            out->result.last_dispatched_minute = row->place.minute;
         }
     }
     out->result.settings = &self->settings;
