@@ -115,6 +115,7 @@ void sim_schedule(world_t *self, int64_t delay_us, event_t event);
 /* -- sim_node.c: the shell around the core -- */
 void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event);
 void sim_start(world_t *self, uint32_t index);
+void sim_terminate(world_t *self, uint32_t session);
 void sim_lose(world_t *self, uint32_t index);
 
 /* -- sim_client.c -- */

@@ -232,6 +232,21 @@ void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event)
     }
 }
 
+/* pg_terminate_backend: the session is over at once, its client hears it a little later. */
+void sim_terminate(world_t *self, uint32_t session)
+{
+    self->session_open[session] = false;
+    sim_store_close(&self->store, session);
+    for (uint32_t i = 0; i < SIM_NODES; i++) {
+        if (self->nodes[i].core && self->nodes[i].session == session) {
+            sim_schedule(self, 1000 * sim_below(self, 100),
+                         (event_t){.kind = EV_LOST,
+                                   .node = i,
+                                   .generation = self->nodes[i].generation});
+        }
+    }
+}
+
 void sim_start(world_t *self, uint32_t index)
 {
     node_t *node = &self->nodes[index];
@@ -243,8 +258,7 @@ void sim_start(world_t *self, uint32_t index)
         sim_now_ms(self) - self->assigned_at_ms > TERMINATE_AFTER_MS) {
         uint32_t holder = self->store.lock_session;
         if (holder) {
-            self->session_open[holder] = false;
-            sim_store_close(&self->store, holder);
+            sim_terminate(self, holder);
         }
     }
     s_ports[index] = (port_ctx_t){.world = self, .node = index};

@@ -186,10 +186,7 @@ static void s_fault(world_t *self)
         break;
     case 3:
         if (self->options.can_cut && node->core && !node->stopped) {
-            self->session_open[node->session] = false;
-            sim_store_close(&self->store, node->session);
-            sim_schedule(self, 1000 * sim_below(self, 100),
-                         (event_t){.kind = EV_LOST, .node = index, .generation = node->generation});
+            sim_terminate(self, node->session);
         }
         break;
     default:
