@@ -25,6 +25,7 @@ typedef struct {
     uint32_t about; /* the op whose ticket or hold this one is about */
     uint8_t frame[FRAME_BYTES];
     uint32_t frame_len;
+    bool poisoned;
     bool ended, created, refused, cancelled, too_late, released;
     uint64_t ticket;
     uint64_t created_epoch;
