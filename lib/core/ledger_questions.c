@@ -169,8 +169,7 @@ static bool s_sweep(dkt_ledger_t *self, uint8_t class_index, uint32_t from, int6
     uint32_t position = 0;
     for (; position < self->shape.ring; position++) {
         s_sweep_dispatch(self, &sweep, position);
-        if (self->base + position >= from &&
-            s_sweep_fits(self, &sweep, position, level_minutes)) {
+        if (self->base + position >= from && s_sweep_fits(self, &sweep, position, level_minutes)) {
             break;
         }
     }
