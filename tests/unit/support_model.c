@@ -166,15 +166,17 @@ bool model_has_limits(const model_t *self)
     return false;
 }
 
-/* S_i (m) of page 3; an unlimited class keeps the share of the class before it. */
+/* S_i (m) of page 3; a class without a limit of its own has that of the class before it. */
 static uint64_t s_share_sum(const dkt_settings_t *settings, uint8_t class_index, uint64_t minute)
 {
     uint64_t sum = minute * settings->resolvers;
     uint64_t before = DKT_PERMILLE;
     for (uint8_t i = 0; i <= class_index; i++) {
         uint64_t share = settings->classes[i].limit_permille;
-        sum = before == 0 ? 0 : sum * share / before;
-        before = share;
+        if (share < DKT_PERMILLE) {
+            sum = before == 0 ? 0 : sum * share / before;
+            before = share;
+        }
     }
     return sum;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Random sequences of every ledger operation against the naive model; after each step the two are
- * compared whole. DKT_TEST_SEED and DKT_TEST_SEQUENCES (a percentage of nothing: the number of
- * sequences of each profile) vary them; a failure prints what to set.
+ * compared whole. DKT_TEST_SEED and DKT_TEST_SEQUENCES (the number of sequences of each
+ * profile) vary them; a failure prints what to set.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -77,11 +77,12 @@ static s_run_t s_run;
 
 static void s_random_limits(uint64_t *random, dkt_settings_t *settings)
 {
-    static const uint16_t steps[LIMIT_STEP_COUNT] = {1000, 1000, 900, 750, 600, 500, 334, 200};
+    static const uint16_t steps[LIMIT_STEP_COUNT] = {1000, 1000, 900, 750, 600, 500, 334, 0};
     uint32_t at = 0;
     for (uint8_t i = 0; i < settings->class_count; i++) {
         at += s_below(random, LIMIT_STEP_COUNT - at);
-        settings->classes[i].limit_permille = steps[at];
+        bool own = s_chance(random, 900);
+        settings->classes[i].limit_permille = own ? steps[at] : DKT_PERMILLE;
     }
 }
 
