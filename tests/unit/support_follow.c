@@ -17,7 +17,7 @@ void follow_open(follow_t *self, const dkt_settings_t *settings, int64_t now_ms)
 {
     model_init(&self->model, settings, now_ms);
     self->ledger = dkt_ledger_new(settings, now_ms);
-    self->next_minute = model_first_open(now_ms);
+    self->next_minute = (uint32_t)(now_ms / DKT_MINUTE_MS);
     self->reloaded = false;
     FOLLOW_CHECK(self, self->ledger != NULL, "no memory");
     dkt_ledger_load_done(self->ledger, now_ms, NULL, NULL);
@@ -72,7 +72,8 @@ void follow_compare(follow_t *self)
     dkt_ledger_counts_t counts;
     uint32_t open = 0, unused;
     /* A question brings the ledger to the model's time: what has expired goes. */
-    (void)dkt_ledger_probe(self->ledger, self->model.now_ms, 0, &unused);
+    dkt_verdict_t verdict = dkt_ledger_probe(self->ledger, self->model.now_ms, 0, &unused);
+    FOLLOW_CHECK(self, verdict < DKT_VERDICT_COUNT, "%d", (int)verdict);
     FOLLOW_CHECK(self, dkt_ledger_check(self->ledger, &err), "%s", err.text);
     for (uint32_t i = 0; i < self->model.promise_count; i++) {
         const dkt_promise_t *want = &self->model.promises[i].promise;

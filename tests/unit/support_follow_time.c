@@ -151,10 +151,19 @@ static void s_check_settled(follow_t *self, uint32_t first_minute)
 /* -- tick ----------------------------------------------------------------------------------------
  */
 
+/* No resolver gets two tickets of one minute, also where another owner has dispatched it before. */
+static void s_check_pulled(follow_t *self, uint32_t minute, uint32_t pulled)
+{
+    uint32_t used = model_used(&s_before, minute), resolvers = s_before.settings.resolvers;
+    FOLLOW_CHECK(self, pulled == 0 || used + pulled <= resolvers,
+                 "%u pulled into minute %u, %u of %u lanes used", pulled, minute, used, resolvers);
+}
+
 static void s_check_dispatched(follow_t *self, uint32_t minute)
 {
     const model_t *model = &self->model;
     int64_t last_ms = 0, pulled_ms = 0;
+    uint32_t pulled = 0;
     for (uint32_t i = 0; i < s_changes.count; i++) {
         const dkt_change_t *change = &s_changes.rows[i];
         if (change->kind != DKT_CHANGE_DISPATCHED) {
@@ -166,10 +175,12 @@ static void s_check_dispatched(follow_t *self, uint32_t minute)
                      change->promise.state);
         FOLLOW_CHECK(self, change->promise.deadline_ms >= last_ms, "order of dispatch");
         last_ms = change->promise.deadline_ms;
-        if (change->from.minute != minute && last_ms > pulled_ms) {
-            pulled_ms = last_ms;
+        if (change->from.minute != minute) {
+            pulled++;
+            pulled_ms = last_ms > pulled_ms ? last_ms : pulled_ms;
         }
     }
+    s_check_pulled(self, minute, pulled);
     uint32_t open = 0;
     for (uint32_t i = 0; i < model->promise_count; i++) {
         const model_promise_t *left = &model->promises[i];
@@ -195,7 +206,7 @@ void follow_tick(follow_t *self, uint32_t minute)
     dkt_ledger_tick(self->ledger, self->model.now_ms, minute, s_record, &s_changes);
     self->next_minute = minute;
     s_follow_changes(self, false);
-    s_check_settled(self, minute);
+    s_check_settled(self, model_first_open(self->model.now_ms));
     s_check_dispatched(self, minute);
     self->next_minute = minute + 1;
     self->reloaded = false;
@@ -253,10 +264,15 @@ void follow_reload(follow_t *self, uint64_t order)
     s_changes.count = 0;
     dkt_ledger_load_done(fresh, self->model.now_ms, s_record, &s_changes);
     uint32_t current = (uint32_t)(self->model.now_ms / DKT_MINUTE_MS);
-    self->next_minute = current > self->next_minute ? current : self->next_minute;
+    uint32_t next_minute = current > self->next_minute ? current : self->next_minute;
+    self->next_minute = current;
     s_follow_changes(self, false);
-    s_check_settled(self, self->next_minute);
+    s_check_settled(self, model_first_open(self->model.now_ms));
     self->reloaded = true;
+    /* The new owner ticks the current minute again: it does not know who dispatched it. */
+    follow_compare(self);
+    follow_tick(self, current);
+    self->next_minute = next_minute > current ? next_minute : current + 1;
 }
 
 /* -- resize --------------------------------------------------------------------------------------
