@@ -88,6 +88,9 @@ dkt_status_t dkt_ledger_load_ticket(dkt_ledger_t *self, const dkt_promise_t *pro
     if (open && record->minute >= self->base) {
         dkt_li_take_lane(self, index, record->minute, record->lane);
     }
+    if (!open && record->minute >= self->dispatched_end) {
+        self->dispatched_end = record->minute + 1;
+    }
     self->counts.open += open ? 1 : 0;
     self->counts.dispatched += open ? 0 : 1;
     return DKT_OK;

@@ -260,6 +260,9 @@ void follow_reload(follow_t *self, uint64_t order)
     dkt_ledger_t *fresh = follow_clone(self, order);
     dkt_ledger_destroy(&self->ledger);
     self->ledger = fresh;
+    for (uint32_t i = 0; i < self->model.promise_count; i++) {
+        self->model.promises[i].breached = false; /* not loaded: open ones are reported again */
+    }
     s_before = self->model;
     s_changes.count = 0;
     dkt_ledger_load_done(fresh, self->model.now_ms, s_record, &s_changes);
