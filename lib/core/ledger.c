@@ -28,7 +28,7 @@ static dkt_li_shape_t s_shape(const dkt_settings_t *settings, uint32_t horizon, 
 {
     dkt_li_shape_t shape = {
         .ring = s_power_of_two(horizon + DKT_LI_RING_SPARE),
-        .records_max = 2 * settings->resolvers * horizon + extra,
+        .records_max = 2 * settings->resolvers * (horizon + 2) + extra,
         .resolvers = settings->resolvers,
         .limited = dkt_li_limited(settings),
     };

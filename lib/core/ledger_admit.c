@@ -94,7 +94,8 @@ static void s_pass_minutes(dkt_ledger_t *self)
 
 void dkt_li_advance(dkt_ledger_t *self, int64_t now_ms)
 {
-    assert(!self->loading);
+    assert(!self->loading || self->counts.open + self->counts.dispatched + self->counts.held == 0);
+    self->loading = false;
     if (now_ms > self->now_ms) {
         self->now_ms = now_ms;
     }

@@ -13,11 +13,11 @@ static bool s_make_room(dkt_ledger_t *self, uint32_t minute)
         ring = minute - self->base + DKT_LI_RING_SPARE;
     }
     /* What is dispatched after loading needs records too. */
-    uint32_t live = self->counts.open + self->counts.dispatched + self->counts.held;
-    uint32_t spare = self->shape.resolvers * self->shape.ring;
     uint32_t records_max = self->shape.records_max;
-    if (live + spare > records_max) {
-        records_max = 2 * records_max + spare;
+    uint32_t live = self->counts.open + self->counts.dispatched + self->counts.held;
+    if (ring > self->shape.ring || live >= records_max / 2) {
+        records_max = 2 * self->shape.resolvers * ring + 2 * live;
+        records_max = records_max > self->shape.records_max ? records_max : self->shape.records_max;
     }
     if (ring == self->shape.ring && records_max == self->shape.records_max) {
         return true;
