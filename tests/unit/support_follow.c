@@ -45,6 +45,20 @@ void follow_fail(const follow_t *self, int line, const char *format, ...)
         print_error(" %u min/%u", settings->classes[i].level_minutes,
                     settings->classes[i].limit_permille);
     }
+    for (uint32_t i = 0; i < self->model.promise_count; i++) {
+        const dkt_promise_t *promise = &self->model.promises[i].promise;
+        print_error("\n  %s %llu class %u in %u.%u, deadline %lld%s",
+                    dkt_ticket_state_name((dkt_ticket_state_t)promise->state),
+                    (unsigned long long)promise->ticket, promise->class_index,
+                    promise->place.minute, promise->place.lane, (long long)promise->deadline_ms,
+                    promise->at_risk ? " at risk" : "");
+    }
+    for (uint32_t i = 0; i < self->model.hold_count; i++) {
+        const model_hold_t *hold = &self->model.holds[i];
+        print_error("\n  hold %llu class %u in %u.%u, expires %lld",
+                    (unsigned long long)hold->nonce, hold->class_index, hold->place.minute,
+                    hold->place.lane, (long long)hold->expires_ms);
+    }
     print_error("\n  again: DKT_TEST_SEED=%llu DKT_TEST_SEQUENCES=%llu\n",
                 (unsigned long long)self->seed, (unsigned long long)self->sequence + 1);
     fail();

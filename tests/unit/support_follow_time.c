@@ -52,8 +52,9 @@ static void s_follow_change(follow_t *self, const dkt_change_t *change, bool res
                      "ticket %llu to a closed minute %u", ticket, after->place.minute);
         bool kept = after->place.minute <= model_last_minute(after->deadline_ms);
         FOLLOW_CHECK(self, kept || after->at_risk, "ticket %llu moved past its deadline", ticket);
-        FOLLOW_CHECK(self, after->at_risk == (change->kind == DKT_CHANGE_AT_RISK), "ticket %llu",
-                     ticket);
+        FOLLOW_CHECK(
+            self, after->at_risk == (change->kind == DKT_CHANGE_AT_RISK || found->promise.at_risk),
+            "ticket %llu", ticket);
     }
     if (change->kind == DKT_CHANGE_BREACHED) {
         FOLLOW_CHECK(self, after->deadline_ms < self->model.now_ms, "ticket %llu", ticket);
@@ -255,6 +256,19 @@ dkt_ledger_t *follow_clone(follow_t *self, uint64_t order)
     return clone;
 }
 
+/* What a new owner can know: a minute is dispatched if a ticket of it is. */
+static uint32_t s_first_undispatched(const model_t *model)
+{
+    uint32_t minute = (uint32_t)(model->now_ms / DKT_MINUTE_MS);
+    for (uint32_t i = 0; i < model->promise_count; i++) {
+        const dkt_promise_t *promise = &model->promises[i].promise;
+        if (promise->state == DKT_TICKET_DISPATCHED && promise->place.minute >= minute) {
+            minute = promise->place.minute + 1;
+        }
+    }
+    return minute;
+}
+
 void follow_reload(follow_t *self, uint64_t order)
 {
     dkt_ledger_t *fresh = follow_clone(self, order);
@@ -267,15 +281,15 @@ void follow_reload(follow_t *self, uint64_t order)
     s_changes.count = 0;
     dkt_ledger_load_done(fresh, self->model.now_ms, s_record, &s_changes);
     uint32_t current = (uint32_t)(self->model.now_ms / DKT_MINUTE_MS);
-    uint32_t next_minute = current > self->next_minute ? current : self->next_minute;
-    self->next_minute = current;
+    self->next_minute = s_first_undispatched(&self->model);
     s_follow_changes(self, false);
     s_check_settled(self, model_first_open(self->model.now_ms));
     self->reloaded = true;
     /* The new owner ticks the current minute again: it does not know who dispatched it. */
     follow_compare(self);
     follow_tick(self, current);
-    self->next_minute = next_minute > current ? next_minute : current + 1;
+    uint32_t undispatched = s_first_undispatched(&self->model);
+    self->next_minute = undispatched > current ? undispatched : current + 1;
 }
 
 /* -- resize --------------------------------------------------------------------------------------
@@ -363,8 +377,12 @@ static bool s_step_clone(follow_t *self, uint8_t class_index, int64_t *earliest_
 {
     model_t *model = &self->model;
     dkt_ledger_t *clone = follow_clone(self, 0);
+    s_changes.count = 0;
     dkt_ledger_load_done(clone, model->now_ms, s_record, &s_changes);
     uint32_t minute = (uint32_t)((model->now_ms + DKT_MINUTE_MS - 1) / DKT_MINUTE_MS);
+    for (uint32_t late = self->next_minute; late < minute; late++) {
+        dkt_ledger_tick(clone, model->now_ms, late, s_record, &s_changes);
+    }
     uint32_t steps = 2u * model->settings.classes[model->settings.class_count - 1].level_minutes;
     bool found = false;
     for (uint32_t i = 0; i < steps && !found; i++, minute++) {
@@ -399,7 +417,7 @@ void follow_earliest(follow_t *self, uint8_t class_index)
     }
     if (!limits && model->settings.rebooking) {
         copy = *model;
-        bool want = model_earliest(&copy, class_index, &want_ms);
+        bool want = model_earliest(&copy, class_index, self->next_minute, &want_ms);
         FOLLOW_CHECK(self, got == want, "%d, model %d", got, want);
         FOLLOW_CHECK(self, got_ms == want_ms, "%lld, model %lld", (long long)got_ms,
                      (long long)want_ms);

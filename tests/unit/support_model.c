@@ -259,7 +259,8 @@ bool model_last_bookable(const model_t *self, model_window_t window, uint8_t cla
 
 bool model_movable(const model_t *self, const dkt_promise_t *promise)
 {
-    return promise->state == DKT_TICKET_OPEN && !promise->at_risk &&
+    return promise->state == DKT_TICKET_OPEN &&
+           promise->place.minute <= model_last_minute(promise->deadline_ms) &&
            promise->place.minute >= model_first_open(self->now_ms);
 }
 
@@ -447,11 +448,13 @@ void model_dispatch(model_t *self, uint32_t minute)
     }
 }
 
-bool model_earliest(model_t *self, uint8_t class_index, int64_t *earliest_ms)
+bool model_earliest(model_t *self, uint8_t class_index, uint32_t undispatched, int64_t *earliest_ms)
 {
     static model_wants_t wants;
     uint32_t minute = (uint32_t)((self->now_ms + DKT_MINUTE_MS - 1) / DKT_MINUTE_MS);
-    uint32_t undispatched = model_first_open(self->now_ms);
+    for (; undispatched < minute; undispatched++) {
+        model_dispatch(self, undispatched);
+    }
     for (uint32_t steps = 0; steps < MODEL_MINUTES_MAX / 2; steps++, minute++) {
         if (minute >= undispatched) {
             model_dispatch(self, minute);

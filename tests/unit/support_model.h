@@ -103,7 +103,7 @@ bool model_last_bookable(const model_t *self, model_window_t window, uint8_t cla
 uint32_t model_chain(const model_t *self, model_window_t window, uint8_t class_index,
                      int64_t deadline_ms);
 
-/* May this open ticket be moved at all (kept, and its minute still open to booking)? */
+/* May this ticket be moved at all: open, in time where it stands, its minute open to booking? */
 bool model_movable(const model_t *self, const dkt_promise_t *promise);
 
 /* A set of deadlines that wants minutes of its own, on top of what cannot move. */
@@ -131,8 +131,10 @@ bool model_feasible_edf(const model_wants_t *wants);
 void model_dispatch(model_t *self, uint32_t minute);
 
 /* The start of the first minute whose arrival of this class fits if only time passes, holds taken
- * for good. Consumes the model (call it on a copy). False: it never fits. */
-bool model_earliest(model_t *self, uint8_t class_index, int64_t *earliest_ms);
+ * for good; minutes before `undispatched` are dispatched already. Consumes the model (call it on a
+ * copy). False: it never fits. */
+bool model_earliest(model_t *self, uint8_t class_index, uint32_t undispatched,
+                    int64_t *earliest_ms);
 
 /* How many of this class fit in a row; without limits, by matching. */
 uint32_t model_available(const model_t *self, uint8_t class_index);
