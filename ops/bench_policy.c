@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Simulates one tenant under a stream of arrivals, once per policy and always with the same
- * arrivals, on the real ledger. Arrivals are Poisson; in the bursty load a fair coin of calm and
- * busy spells (exponential lengths) modulates their rate around the mean:
+ * arrivals, on the real ledger. Arrivals are Poisson; under the bursty load spells of two rates
+ * alternate around the mean:
  *
- *   per minute   busy  ____        ______
- *   mean  - - - - - - |    |- - - |      |- - -
- *                calm_|    |______|      |____
+ *   per minute   busy  _          _          _
+ *   mean  - - - - - - | |- - - - | |- - - - | |
+ *                calm_| |________| |________| |__
  *
  * Tickets are dispatched when their minute comes and are resolved within it.
  */
@@ -23,7 +23,7 @@
 #include "lib/core/ledger.h"
 
 #define SEED_DEFAULT     1
-#define BURSTY_MINUTES   201600   /* 20 weeks: spells are few, chance needs time to even out */
+#define BURSTY_MINUTES   20160    /* two weeks */
 #define OVERLOAD_MINUTES 2880     /* two days from an empty start, as the design measured */
 #define MINUTES_MAX      5256000  /* ten years: more is a slip of the finger */
 #define EPOCH_MINUTE     29000000 /* simulated time starts in 2025 */
@@ -38,8 +38,9 @@ typedef struct {
     const char *name, *short_name;
     uint16_t resolvers;
     double mean_per_minute; /* of all classes together */
-    double busy_factor;     /* a busy spell's rate over the mean; 1: no spells, plain Poisson */
-    double spell_minutes;   /* mean length of a spell; busy and calm ones are alike */
+    double busy_factor;     /* a busy spell's rate over the mean */
+    double busy_minutes;    /* length of a busy spell; 0: no spells, plain Poisson */
+    double calm_minutes;    /* length of a calm one; its rate makes up for the busy one */
     uint32_t minutes;       /* simulated unless --minutes says otherwise */
     double mix[CLASS_COUNT];
 } s_load_t;
@@ -82,8 +83,9 @@ static const s_load_t s_bursty = {"one resolver, bursty load, 1.0 a minute",
                                   "bursty 1.0x, 1 resolver",
                                   1,
                                   1.0,
-                                  1.5,
-                                  240.0,
+                                  5.0,
+                                  60.0,
+                                  300.0,
                                   BURSTY_MINUTES,
                                   {0.2, 0.3, 0.5}};
 static const s_load_t s_overload = {"ten resolvers, 1.4x overload",
@@ -91,6 +93,7 @@ static const s_load_t s_overload = {"ten resolvers, 1.4x overload",
                                     10,
                                     14.0,
                                     1.0,
+                                    0.0,
                                     0.0,
                                     OVERLOAD_MINUTES,
                                     {0.2, 0.3, 0.5}};
@@ -179,18 +182,25 @@ static void s_arrive(s_sim_t *sim, int64_t now_ms, uint8_t class_index, uint64_t
     }
 }
 
+/* Arrivals per minute in a spell. */
+static double s_rate(const s_load_t *load, bool busy)
+{
+    double calm_share = 1.0 - (load->busy_factor - 1.0) * load->busy_minutes / load->calm_minutes;
+    return load->mean_per_minute * (busy ? load->busy_factor : calm_share);
+}
+
 static void s_run(s_sim_t *sim, const s_load_t *load, uint32_t minutes)
 {
     double start = (double)EPOCH_MINUTE, end = start + minutes;
     double at = start, spell_end = start;
     double rate = load->mean_per_minute;
-    bool busy = false;
+    bool busy = true;
     uint32_t next_minute = EPOCH_MINUTE + 1;
     for (uint64_t ticket = 1; at < end; ticket++) {
-        if (load->spell_minutes > 0 && at >= spell_end) {
+        if (load->busy_minutes > 0 && at >= spell_end) {
             busy = !busy;
-            spell_end = at + s_exponential(&sim->random, load->spell_minutes);
-            rate = load->mean_per_minute * (busy ? load->busy_factor : 2.0 - load->busy_factor);
+            spell_end = at + (busy ? load->busy_minutes : load->calm_minutes);
+            rate = s_rate(load, busy);
         }
         at += s_exponential(&sim->random, 1.0 / rate);
         int64_t now_ms = (int64_t)(at * DKT_MINUTE_MS);
