@@ -46,10 +46,9 @@ static const char *s_place_fault(const dkt_ledger_t *self, dkt_place_t place)
 
 void dkt_ledger_load_dispatched(dkt_ledger_t *self, uint32_t minute)
 {
-    enum { AHEAD_MAX = 2 }; /* the coming minute, and one for a slow tick */
-    assert(self->loading && self->counts.open + self->counts.dispatched + self->counts.held == 0);
-    if (minute >= self->base && minute - self->base <= AHEAD_MAX) {
-        self->base = minute + 1;
+    assert(self->loading);
+    if (minute >= self->dispatched_end) {
+        self->dispatched_end = minute + 1;
     }
 }
 
@@ -96,6 +95,9 @@ dkt_status_t dkt_ledger_load_ticket(dkt_ledger_t *self, const dkt_promise_t *pro
     }
     if (open && record->minute >= self->base) {
         dkt_li_take_lane(self, index, record->minute, record->lane);
+    }
+    if (!open && record->minute >= self->dispatched_end) {
+        self->dispatched_end = record->minute + 1;
     }
     self->counts.open += open ? 1 : 0;
     self->counts.dispatched += open ? 0 : 1;

@@ -22,7 +22,7 @@ static void s_submit(void *ctx, const dkt_batch_t *batch)
     world_t *self = port->world;
     node_t *node = &self->nodes[port->node];
     int64_t latency_us = 200 + sim_below(self, 1800);
-    if (!self->healing && self->options.can_stall && sim_chance(self, 15)) {
+    if (!self->healing && self->options.can_stall && sim_chance(self, 40)) {
         latency_us += 1000 * sim_below(self, 6000);
     }
     int64_t at_us = self->now_us > node->last_apply_us ? self->now_us : node->last_apply_us;
