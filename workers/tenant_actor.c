@@ -39,8 +39,7 @@ struct dkt_actor {
     dkt_actor_mail_t *ended;                 /* made in advance, so that the end cannot fail */
 };
 
-/* -- port of the core ---------------------------------------------------------------------------
- */
+/* -- port of the core -- */
 
 static void s_port_submit(void *ctx, const dkt_batch_t *batch)
 {
@@ -123,8 +122,7 @@ static void s_port_log(void *ctx, dkt_log_level_t level, const char *text)
     dkt_log(level, "%s: %s", client.text, text);
 }
 
-/* -- events into the core ------------------------------------------------------------------------
- */
+/* -- events into the core -- */
 
 /* Results and ticks gather decisions too, so each turn that had any event ends with a FLUSH. */
 static void s_step(dkt_actor_t *self, const dkt_tenant_event_t *event)
@@ -203,8 +201,7 @@ static void s_take_mail(dkt_actor_t *self)
     }
 }
 
-/* -- the loop ------------------------------------------------------------------------------------
- */
+/* -- the loop -- */
 
 static int s_wait_ms(const dkt_actor_t *self, int64_t now_mono_ms)
 {
@@ -353,8 +350,7 @@ static void s_actor(zsock_t *pipe, void *argument)
     dkt_mail_post(self->config.env->node_box, &ended->mail, DKT_MAIL_ENDED);
 }
 
-/* -- for the node loop ----------------------------------------------------------------------------
- */
+/* -- for the node loop -- */
 
 dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config)
 {
