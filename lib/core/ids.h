@@ -18,6 +18,7 @@
 #define DKT_CORE_IDS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/core/limits.h"
@@ -84,6 +85,11 @@ DKT_CHECKED bool dkt_slot_parse(const dkt_keyring_t *ring, const char *text, uin
 
 /* vshard = XXH64 (client_id text, seed 0) % DKT_VSHARDS. */
 uint16_t dkt_client_vshard(const dkt_client_t *client);
+
+/* Exactly canonical base64url without padding: decodes `len` characters into at most `max` bytes.
+ * libsodium's decoder alone takes 0xdf for '_' and 0xad for '-'. */
+DKT_CHECKED bool dkt_base64url_read(const char *text, size_t len, uint8_t *out, size_t max,
+                                    size_t *out_len);
 
 /* 36-character text form, lower case; out has 37 bytes. */
 void dkt_uuid_text(const dkt_uuid_t *uuid, char out[37]);

@@ -24,8 +24,7 @@
 #include "lib/core/proto.h"
 #include "lib/core/status.h"
 
-/* -- rows ---------------------------------------------------------------------------------------
- */
+/* -- rows -- */
 
 /* A ticket as the database has it. Text views live as long as the result. */
 typedef struct {
@@ -52,17 +51,17 @@ typedef struct {
 typedef struct {
     uint64_t number;
     dkt_place_t place;
+    bool at_risk;  /* true: set with the place, whose slot may end after the deadline */
 } dkt_place_row_t; /* steps 3 and 4: parked, then placed */
 
 typedef struct {
     uint64_t number;
     dkt_ticket_state_t state; /* OPEN, DISPATCHED or RESOLVED */
     bool breached, at_risk;
-    int64_t dispatched_ms, resolved_ms; /* 0: null */
+    int64_t dispatched_ms, resolved_ms; /* 0: leave what is stored */
 } dkt_update_row_t;                     /* step 6: final values */
 
-/* -- batches -------------------------------------------------------------------------------------
- */
+/* -- batches -- */
 
 typedef enum {
     DKT_BATCH_LOCK, /* pg_try_advisory_lock; result.locked */

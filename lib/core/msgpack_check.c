@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The bounded pre-check of everything that comes in from a stranger, and the token reader below it.
+ * Depth is bounded by an explicit stack; keys are compared by a hash first, at most
+ * DKT_MAP_KEYS_MAX of them in one map, so that a hostile frame of many equal-looking keys costs
+ * microseconds.
+ */
+#include "lib/core/proto_mp.h"
+
+#include <string.h>
+#include <xxhash.h>
+
+/* -- tokens ------------------------------------------------------------------------------------ */
+
+/* What lead bytes 0xc0 to 0xdf mean, and how many bytes of number, length or count follow. */
+typedef enum {
+    S_NONE,
+    S_NIL,
+    S_FALSE,
+    S_TRUE,
+    S_UINT,
+    S_INT,
+    S_FLOAT,
+    S_STR,
+    S_BIN,
+    S_ARR,
+    S_MAP
+} s_form_t;
+
+typedef struct {
+    uint8_t form; /* s_form_t */
+    uint8_t width;
+} s_lead_t;
+
+static const s_lead_t s_leads[32] = {
+    {S_NIL, 0},  {S_NONE, 0}, {S_FALSE, 0}, {S_TRUE, 0},  /* c0 */
+    {S_BIN, 1},  {S_BIN, 2},  {S_BIN, 4},   {S_NONE, 0},  /* c4, c7: ext 8 */
+    {S_NONE, 0}, {S_NONE, 0}, {S_FLOAT, 4}, {S_FLOAT, 8}, /* c8, c9: ext 16, ext 32 */
+    {S_UINT, 1}, {S_UINT, 2}, {S_UINT, 4},  {S_UINT, 8},  /* cc */
+    {S_INT, 1},  {S_INT, 2},  {S_INT, 4},   {S_INT, 8},   /* d0 */
+    {S_NONE, 0}, {S_NONE, 0}, {S_NONE, 0},  {S_NONE, 0},  /* d4: fixext */
+    {S_NONE, 0}, {S_STR, 1},  {S_STR, 2},   {S_STR, 4},   /* d8: fixext 16 */
+    {S_ARR, 2},  {S_ARR, 4},  {S_MAP, 2},   {S_MAP, 4},   /* dc */
+};
+
+#define S_FIXMAP   0x80
+#define S_FIXARRAY 0x90
+#define S_FIXSTR   0xa0
+#define S_LEADS    0xc0
+#define S_NEGFIX   0xe0
+
+static size_t s_left(const dkt_mp_t *mp)
+{
+    return (size_t)(mp->end - mp->at);
+}
+
+static bool s_take_view(dkt_mp_t *mp, uint64_t len, dkt_mp_kind_t kind, dkt_mp_token_t *token)
+{
+    if (len > s_left(mp)) {
+        return false;
+    }
+    token->kind = kind;
+    token->view = (dkt_view_t){.data = mp->at, .len = (uint32_t)len};
+    mp->at += len;
+    return true;
+}
+
+/* Every element takes a byte at least, so a count above the bytes left is a lie. */
+static bool s_take_count(dkt_mp_t *mp, uint64_t count, dkt_mp_kind_t kind, dkt_mp_token_t *token)
+{
+    size_t most = kind == DKT_MP_MAP ? s_left(mp) / 2 : s_left(mp);
+    if (count > most) {
+        return false;
+    }
+    token->kind = kind;
+    token->count = (uint32_t)count;
+    return true;
+}
+
+static bool s_take_int(uint64_t raw, unsigned width, dkt_mp_token_t *token)
+{
+    uint64_t sign = UINT64_C(1) << (8 * width - 1);
+    token->number = (raw ^ sign) - sign;
+    token->kind = (raw & sign) ? DKT_MP_NEGATIVE : DKT_MP_UINT;
+    return true;
+}
+
+static bool s_take_plain(dkt_mp_kind_t kind, uint64_t number, dkt_mp_token_t *token)
+{
+    token->kind = kind;
+    token->number = number;
+    return true;
+}
+
+static bool s_take_wide(dkt_mp_t *mp, s_lead_t lead, dkt_mp_token_t *token)
+{
+    if (lead.width > s_left(mp)) {
+        return false;
+    }
+    uint64_t raw = 0;
+    for (unsigned i = 0; i < lead.width; i++) {
+        raw = raw << 8 | *mp->at++;
+    }
+    switch ((s_form_t)lead.form) {
+    case S_NIL:
+        return s_take_plain(DKT_MP_NIL, 0, token);
+    case S_FALSE:
+        return s_take_plain(DKT_MP_FALSE, 0, token);
+    case S_TRUE:
+        return s_take_plain(DKT_MP_TRUE, 1, token);
+    case S_UINT:
+        return s_take_plain(DKT_MP_UINT, raw, token);
+    case S_FLOAT:
+        return s_take_plain(DKT_MP_FLOAT, raw, token);
+    case S_INT:
+        return s_take_int(raw, lead.width, token);
+    case S_STR:
+        return s_take_view(mp, raw, DKT_MP_STR, token);
+    case S_BIN:
+        return s_take_view(mp, raw, DKT_MP_BIN, token);
+    case S_ARR:
+        return s_take_count(mp, raw, DKT_MP_ARRAY, token);
+    case S_MAP:
+        return s_take_count(mp, raw, DKT_MP_MAP, token);
+    case S_NONE:
+        break;
+    }
+    return false;
+}
+
+bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
+{
+    token->kind = DKT_MP_INVALID;
+    token->count = 0;
+    token->view.data = NULL;
+    if (mp->at == mp->end) {
+        return false;
+    }
+    uint8_t lead = *mp->at++;
+    if (lead < S_FIXMAP) {
+        return s_take_plain(DKT_MP_UINT, lead, token);
+    }
+    if (lead < S_FIXARRAY) {
+        return s_take_count(mp, lead & 0x0f, DKT_MP_MAP, token);
+    }
+    if (lead < S_FIXSTR) {
+        return s_take_count(mp, lead & 0x0f, DKT_MP_ARRAY, token);
+    }
+    if (lead < S_LEADS) {
+        return s_take_view(mp, lead & 0x1f, DKT_MP_STR, token);
+    }
+    if (lead < S_NEGFIX) {
+        return s_take_wide(mp, s_leads[lead - S_LEADS], token);
+    }
+    return s_take_int(lead, 1, token);
+}
+
+void dkt_mp_skip(dkt_mp_t *mp, const dkt_mp_token_t *token)
+{
+    dkt_mp_token_t inner = *token;
+    uint64_t open = 0; /* values still to step over; no more than bytes in the frame */
+    for (;;) {
+        if (inner.kind == DKT_MP_ARRAY) {
+            open += inner.count;
+        } else if (inner.kind == DKT_MP_MAP) {
+            open += 2 * (uint64_t)inner.count;
+        }
+        if (open == 0 || !dkt_mp_next(mp, &inner)) {
+            return;
+        }
+        open--;
+    }
+}
+
+/* -- text -------------------------------------------------------------------------------------- */
+
+#define S_ONES  UINT64_C(0x0101010101010101)
+#define S_HIGHS UINT64_C(0x8080808080808080)
+
+/* Eight bytes that are all ASCII and none of them NUL. */
+static bool s_is_plain(uint64_t word)
+{
+    return ((word | (word - S_ONES)) & S_HIGHS) == 0;
+}
+
+static bool s_is_tail(uint8_t byte)
+{
+    return (byte & 0xc0) == 0x80;
+}
+
+/* Bytes of the sequence at `at`, 0 if it is not valid: no overlong form, no surrogate, nothing
+ * above U+10FFFF. */
+static unsigned s_sequence(const uint8_t *at, size_t left)
+{
+    uint8_t a = at[0];
+    if (a < 0x80) {
+        return a ? 1 : 0;
+    }
+    if (a >= 0xc2 && a <= 0xdf) {
+        return left >= 2 && s_is_tail(at[1]) ? 2 : 0;
+    }
+    if (a >= 0xe0 && a <= 0xef) {
+        if (left < 3 || !s_is_tail(at[1]) || !s_is_tail(at[2])) {
+            return 0;
+        }
+        bool overlong = a == 0xe0 && at[1] < 0xa0;
+        bool surrogate = a == 0xed && at[1] > 0x9f;
+        return overlong || surrogate ? 0 : 3;
+    }
+    if (a >= 0xf0 && a <= 0xf4) {
+        if (left < 4 || !s_is_tail(at[1]) || !s_is_tail(at[2]) || !s_is_tail(at[3])) {
+            return 0;
+        }
+        bool overlong = a == 0xf0 && at[1] < 0x90;
+        bool beyond = a == 0xf4 && at[1] > 0x8f;
+        return overlong || beyond ? 0 : 4;
+    }
+    return 0;
+}
+
+bool dkt_utf8_check(const uint8_t *bytes, size_t len)
+{
+    size_t at = 0;
+    while (at < len) {
+        uint64_t word;
+        if (len - at >= sizeof word) {
+            memcpy(&word, bytes + at, sizeof word);
+            if (s_is_plain(word)) {
+                at += sizeof word;
+                continue;
+            }
+        }
+        unsigned step = s_sequence(bytes + at, len - at);
+        if (step == 0) {
+            return false;
+        }
+        at += step;
+    }
+    return true;
+}
+
+uint32_t dkt_utf8_chars(dkt_view_t text)
+{
+    uint32_t chars = 0;
+    for (uint32_t i = 0; i < text.len; i++) {
+        chars += !s_is_tail(text.data[i]);
+    }
+    return chars;
+}
+
+/* -- the check --------------------------------------------------------------------------------- */
+
+/* One open container. */
+typedef struct {
+    bool is_map;
+    bool key_next; /* the next token is a key of this map */
+    uint32_t left; /* values (array) or pairs (map) not yet begun */
+    uint32_t keys; /* keys seen */
+    uint32_t hash[DKT_MAP_KEYS_MAX];
+    dkt_view_t key[DKT_MAP_KEYS_MAX];
+} s_level_t;
+
+typedef struct {
+    unsigned depth; /* open containers */
+    s_level_t levels[DKT_MSGPACK_DEPTH_MAX];
+} s_stack_t;
+
+static bool s_open(s_stack_t *stack, const dkt_mp_token_t *token)
+{
+    if (stack->depth == DKT_MSGPACK_DEPTH_MAX ||
+        (token->kind == DKT_MP_MAP && token->count > DKT_MAP_KEYS_MAX)) {
+        return false;
+    }
+    s_level_t *level = &stack->levels[stack->depth++];
+    level->is_map = token->kind == DKT_MP_MAP;
+    level->key_next = level->is_map;
+    level->left = token->count;
+    level->keys = 0;
+    return true;
+}
+
+static bool s_take_key(s_level_t *level, const dkt_mp_token_t *token)
+{
+    if (token->kind != DKT_MP_STR) {
+        return false;
+    }
+    uint32_t hash = (uint32_t)XXH3_64bits(token->view.data, token->view.len);
+    for (uint32_t i = 0; i < level->keys; i++) {
+        if (level->hash[i] == hash && level->key[i].len == token->view.len &&
+            memcmp(level->key[i].data, token->view.data, token->view.len) == 0) {
+            return false;
+        }
+    }
+    level->hash[level->keys] = hash;
+    level->key[level->keys++] = token->view;
+    level->key_next = false;
+    return true;
+}
+
+/* The next token is the value of a pair or an element: it is counted before it is looked at. */
+static void s_count_value(s_level_t *level)
+{
+    level->left--;
+    level->key_next = level->is_map;
+}
+
+bool dkt_msgpack_check(const uint8_t *bytes, size_t len)
+{
+    if (len == 0) {
+        return false;
+    }
+    s_stack_t stack;
+    stack.depth = 0;
+    dkt_mp_t mp = {.at = bytes, .end = bytes + len};
+    do {
+        dkt_mp_token_t token;
+        if (!dkt_mp_next(&mp, &token) ||
+            (token.kind == DKT_MP_STR && !dkt_utf8_check(token.view.data, token.view.len))) {
+            return false;
+        }
+        s_level_t *level = stack.depth ? &stack.levels[stack.depth - 1] : NULL;
+        if (level && level->key_next) {
+            if (!s_take_key(level, &token)) {
+                return false;
+            }
+            continue;
+        }
+        if (level) {
+            s_count_value(level);
+        }
+        if ((token.kind == DKT_MP_ARRAY || token.kind == DKT_MP_MAP) && !s_open(&stack, &token)) {
+            return false;
+        }
+        while (stack.depth && stack.levels[stack.depth - 1].left == 0) {
+            stack.depth--;
+        }
+    } while (stack.depth);
+    return mp.at == mp.end;
+}

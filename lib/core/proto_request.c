@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Requests: frame to struct and back. Nothing is allocated; what a request may contain is in the
+ * tables of proto.h and proto_params.c.
+ */
+#include "lib/core/proto.h"
+
+#include <string.h>
+
+#include "lib/core/proto_mp.h"
+#include "lib/core/proto_params.h"
+
+#define S_REQUEST_ELEMENTS 4 /* [0, msgid, method, [params]] */
+#define S_REQUEST_TYPE     0
+
+static bool s_next_is(dkt_mp_t *mp, dkt_mp_kind_t kind, dkt_mp_token_t *token)
+{
+    return dkt_mp_next(mp, token) && token->kind == kind;
+}
+
+/* The msgid of anything that begins like a request, so that even its rejection finds its way. */
+static uint32_t s_peek_msgid(const uint8_t *bytes, size_t len)
+{
+    dkt_mp_t mp = {.at = bytes, .end = bytes + len};
+    dkt_mp_token_t array, type, msgid;
+    bool found = s_next_is(&mp, DKT_MP_ARRAY, &array) && array.count >= 2 &&
+                 s_next_is(&mp, DKT_MP_UINT, &type) && type.number == S_REQUEST_TYPE &&
+                 s_next_is(&mp, DKT_MP_UINT, &msgid) && msgid.number <= UINT32_MAX;
+    return found ? (uint32_t)msgid.number : 0;
+}
+
+/* Reads up to the pairs of the params map, in bytes that passed the check. */
+static bool s_read_envelope(dkt_mp_t *mp, uint32_t *msgid, dkt_view_t *method, uint32_t *pairs)
+{
+    dkt_mp_token_t token;
+    if (!s_next_is(mp, DKT_MP_ARRAY, &token) || token.count != S_REQUEST_ELEMENTS ||
+        !s_next_is(mp, DKT_MP_UINT, &token) || token.number != S_REQUEST_TYPE ||
+        !s_next_is(mp, DKT_MP_UINT, &token) || token.number > UINT32_MAX) {
+        return false;
+    }
+    *msgid = (uint32_t)token.number;
+    if (!s_next_is(mp, DKT_MP_STR, &token)) {
+        return false;
+    }
+    *method = token.view;
+    if (!s_next_is(mp, DKT_MP_ARRAY, &token) || token.count != 1 ||
+        !s_next_is(mp, DKT_MP_MAP, &token)) {
+        return false;
+    }
+    *pairs = token.count;
+    return true;
+}
+
+static const struct {
+    const char *name;
+    uint32_t len;
+} s_names[DKT_METHOD_COUNT] = {
+#define X(name, wire, ...) {wire, sizeof(wire) - 1},
+    DKT_METHOD_MAP(X)
+#undef X
+};
+
+/* DKT_METHOD_COUNT if there is none of that name. */
+static dkt_method_t s_find_method(dkt_view_t name)
+{
+    unsigned i = 0;
+    while (i < DKT_METHOD_COUNT &&
+           (s_names[i].len != name.len || memcmp(s_names[i].name, name.data, name.len) != 0)) {
+        i++;
+    }
+    return (dkt_method_t)i;
+}
+
+/* Collects the values of accepted parameters; the answer is the mask of those that are there. */
+static uint32_t s_collect(dkt_mp_t *mp, uint32_t pairs, uint32_t accepted,
+                          dkt_param_value_t values[DKT_PARAM_COUNT])
+{
+    uint32_t given = 0;
+    for (uint32_t i = 0; i < pairs; i++) {
+        dkt_mp_token_t key, value;
+        if (!dkt_mp_next(mp, &key) || !dkt_mp_next(mp, &value)) {
+            break;
+        }
+        dkt_param_t param = dkt_param_find(key.view);
+        if (param < DKT_PARAM_COUNT && (accepted & UINT32_C(1) << param) &&
+            value.kind != DKT_MP_NIL) {
+            given |= UINT32_C(1) << param;
+            values[param] = (dkt_param_value_t){.token = value, .rest = *mp};
+        }
+        dkt_mp_skip(mp, &value);
+    }
+    return given;
+}
+
+/* Every parameter is read, in the table's order, even behind a wrong one: the checks that come
+ * before invalid_argument need them. A token that cannot be one is as good as none. */
+static void s_read_params(const dkt_param_value_t values[DKT_PARAM_COUNT], uint32_t given,
+                          uint32_t required, dkt_request_t *out)
+{
+    for (unsigned i = 0; i < DKT_PARAM_COUNT; i++) {
+        uint32_t bit = UINT32_C(1) << i;
+        bool quiet = out->argument.status != DKT_OK || i == DKT_PARAM_TOKEN;
+        dkt_err_t *err = quiet ? NULL : &out->argument;
+        if (given & bit) {
+            dkt_param_read((dkt_param_t)i, &values[i], out, err);
+        } else if (required & bit) {
+            const char *key = dkt_param_key((dkt_param_t)i);
+            dkt_fail(err, DKT_INVALID_ARGUMENT, key, "%s is required", key);
+        }
+    }
+}
+
+static dkt_status_t s_malformed(dkt_err_t *err)
+{
+    return dkt_fail(err, DKT_MALFORMED, NULL,
+                    "a request is msgpack [0, msgid, method, [params]], depth at most 4");
+}
+
+dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t *out,
+                                dkt_err_t *err)
+{
+    memset(out, 0, sizeof *out);
+    out->method = DKT_METHOD_COUNT;
+    dkt_params_default(out);
+    if (len == 0) {
+        return s_malformed(err);
+    }
+    out->msgid = s_peek_msgid(bytes, len);
+    dkt_mp_t mp = {.at = bytes, .end = bytes + len};
+    dkt_view_t method;
+    uint32_t pairs;
+    if (len > DKT_FRAME_BYTES_MAX || !dkt_msgpack_check(bytes, len) ||
+        !s_read_envelope(&mp, &out->msgid, &method, &pairs)) {
+        return s_malformed(err);
+    }
+    out->method = s_find_method(method);
+    if (out->method == DKT_METHOD_COUNT) {
+        return dkt_fail(err, DKT_UNKNOWN_METHOD, NULL, NULL);
+    }
+    const dkt_method_row_t *row = dkt_method_row(out->method);
+    uint32_t required = row->required | (row->request_id ? DKT_PARAM_BIT(REQUEST_ID) : 0);
+    dkt_param_value_t values[DKT_PARAM_COUNT];
+    uint32_t given = s_collect(&mp, pairs, dkt_params_accepted(out->method), values);
+    s_read_params(values, given, required, out);
+    return DKT_OK;
+}
+
+void dkt_request_encode(dkt_w_t *w, const dkt_request_t *request)
+{
+    uint32_t pairs = 0;
+    for (unsigned i = 0; i < DKT_PARAM_COUNT; i++) {
+        pairs += request->present >> i & 1;
+    }
+    dkt_w_array(w, S_REQUEST_ELEMENTS);
+    dkt_w_uint(w, S_REQUEST_TYPE);
+    dkt_w_uint(w, request->msgid);
+    dkt_w_cstr(w, dkt_method_row(request->method)->name);
+    dkt_w_array(w, 1);
+    dkt_w_map(w, pairs);
+    for (unsigned i = 0; i < DKT_PARAM_COUNT; i++) {
+        if (request->present >> i & 1) {
+            dkt_w_cstr(w, dkt_param_key((dkt_param_t)i));
+            dkt_param_write(w, (dkt_param_t)i, request);
+        }
+    }
+}

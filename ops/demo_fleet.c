@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `docket up` as a child of the demo. It has a process group of its own, so that Ctrl-C reaches
+ * the demo first, which then ends it and waits; and it is told to stop when the demo dies.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ops/demo.h"
+#include "ops/result.h"
+
+#define S_PORT_DEFAULT 7410
+#define S_PORT_STEP    100
+#define S_PORT_TRIES   40
+#define S_PORTS        7 /* N .. N+6 */
+#define S_READY_MS     90000
+#define S_STOP_MS      20000 /* the fleet promises 10 s */
+#define S_TICK_MS      100
+#define S_TAIL_BYTES   4000
+
+static bool s_port_free(int port)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int one = 1;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd < 0) {
+        return false;
+    }
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    bool ok = bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    close(fd);
+    return ok;
+}
+
+static int s_port_base(int wanted)
+{
+    for (int i = 0; wanted == 0 && i < S_PORT_TRIES; i++) {
+        int base = S_PORT_DEFAULT + i * S_PORT_STEP, count = 0;
+        while (count < S_PORTS && s_port_free(base + count)) {
+            count++;
+        }
+        if (count == S_PORTS) {
+            return base;
+        }
+    }
+    return wanted;
+}
+
+/* The child's side after fork. DOCKET_BIN lets a test put another program in the fleet's place. */
+static void s_exec(const dkt_demo_fleet_t *self, const char *data, int out_fd, int err_fd)
+{
+    char port[16];
+    const char *program = getenv("DOCKET_BIN");
+    const char *argv[8] = {"docket", "up", "--port", port, data ? "--data" : NULL, data, NULL};
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    snprintf(port, sizeof port, "%d", self->port);
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    dup2(out_fd, STDOUT_FILENO);
+    dup2(err_fd, STDERR_FILENO);
+    execv(program ? program : "/proc/self/exe", (char *const *)argv);
+    dprintf(STDERR_FILENO, "cannot start the fleet: %s\n", strerror(errno));
+    _exit(127);
+}
+
+static bool s_spawn(dkt_demo_fleet_t *self, const char *data)
+{
+    int pipe_fd[2];
+    if (pipe2(pipe_fd, O_CLOEXEC) != 0) {
+        return false;
+    }
+    self->err_fd = memfd_create("docket-up-stderr", MFD_CLOEXEC);
+    pid_t pid = fork();
+    if (pid == 0) {
+        s_exec(self, data, pipe_fd[1], self->err_fd);
+    }
+    close(pipe_fd[1]);
+    if (pid < 0) {
+        close(pipe_fd[0]);
+        return false;
+    }
+    self->pid = pid;
+    self->out_fd = pipe_fd[0];
+    return true;
+}
+
+bool dkt_demo_fleet_alive(dkt_demo_fleet_t *self)
+{
+    if (self->pid > 0 && waitpid(self->pid, NULL, WNOHANG) == self->pid) {
+        self->pid = 0;
+    }
+    return self->pid > 0;
+}
+
+/* What the fleet said on stderr, when it did not come up. */
+static void s_show_stderr(const dkt_demo_fleet_t *self)
+{
+    char text[S_TAIL_BYTES + 1];
+    off_t end = lseek(self->err_fd, 0, SEEK_END);
+    off_t start = end > S_TAIL_BYTES ? end - S_TAIL_BYTES : 0;
+    ssize_t len = end > 0 ? pread(self->err_fd, text, S_TAIL_BYTES, start) : 0;
+    if (len > 0) {
+        text[len] = '\0';
+        fprintf(stderr, "%s", text);
+    }
+}
+
+/* Takes what follows ` key=` up to the next blank, and of a list the first. */
+static bool s_field(const char *line, const char *key, char *out)
+{
+    char pattern[32];
+    snprintf(pattern, sizeof pattern, " %s=", key);
+    const char *at = strstr(line, pattern);
+    if (!at) {
+        return false;
+    }
+    at += strlen(pattern);
+    size_t len = strcspn(at, strcmp(key, "postgres") == 0 ? " \r\n" : " ,\r\n");
+    if (len == 0 || len >= DKT_DEMO_TEXT_BYTES) {
+        return false;
+    }
+    memcpy(out, at, len);
+    out[len] = '\0';
+    return true;
+}
+
+static bool s_parse_ready(dkt_demo_fleet_t *self)
+{
+    const struct {
+        const char *key;
+        char *out;
+    } fields[] = {{"public", self->public_endpoint},
+                  {"internal", self->internal_endpoint},
+                  {"postgres", self->postgres},
+                  {"keys", self->keys}};
+    const char *line = strncmp(self->line, "ready ", 6) == 0 ? self->line : NULL;
+    if (!line) {
+        line = strstr(self->line, "\nready ");
+        line = line ? line + 1 : NULL;
+    }
+    if (!line || !strchr(line, '\n')) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        if (!s_field(line, fields[i].key, fields[i].out)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* True when the ready line is complete; false: not yet. */
+static bool s_read_line(dkt_demo_fleet_t *self, size_t *len)
+{
+    struct pollfd item = {.fd = self->out_fd, .events = POLLIN};
+    if (poll(&item, 1, S_TICK_MS) != 1) {
+        return false;
+    }
+    ssize_t got = read(self->out_fd, self->line + *len, sizeof self->line - 1 - *len);
+    *len += got > 0 ? (size_t)got : 0;
+    self->line[*len] = '\0';
+    return s_parse_ready(self);
+}
+
+static void s_progress(bool tty, int64_t elapsed_ms)
+{
+    static const char wheel[] = "|/-\\";
+    if (tty) {
+        printf("\r%c starting PostgreSQL, NATS, broker and worker ... %lld.%lld s ",
+               wheel[elapsed_ms / S_TICK_MS % 4], (long long)(elapsed_ms / 1000),
+               (long long)(elapsed_ms / 100 % 10));
+        fflush(stdout);
+    }
+}
+
+bool dkt_demo_fleet_start(dkt_demo_fleet_t *self, const dkt_demo_options_t *options)
+{
+    int64_t started_ms = dkt_mono_ms(), elapsed_ms = 0;
+    bool tty = isatty(STDOUT_FILENO), ready = false;
+    size_t len = 0;
+    self->port = s_port_base(options->port);
+    if (self->port == 0 || !s_spawn(self, options->data)) {
+        fprintf(stderr, "docket demo: no free ports, or no process\n");
+        return false;
+    }
+    if (!tty) {
+        printf("starting a fleet on port %d ...\n", self->port);
+        fflush(stdout);
+    }
+    while (!ready && elapsed_ms < S_READY_MS && !dkt_demo_stopped() && dkt_demo_fleet_alive(self)) {
+        ready = s_read_line(self, &len);
+        elapsed_ms = dkt_mono_ms() - started_ms;
+        s_progress(tty, elapsed_ms);
+    }
+    printf("%s%s after %lld.%lld s%s\n", tty ? "\r\033[K" : "",
+           ready ? "the fleet is ready" : "the fleet did not come up",
+           (long long)(elapsed_ms / 1000), (long long)(elapsed_ms / 100 % 10), tty ? "" : "");
+    if (!ready) {
+        s_show_stderr(self);
+        dkt_demo_fleet_stop(self);
+    }
+    return ready;
+}
+
+void dkt_demo_fleet_stop(dkt_demo_fleet_t *self)
+{
+    int64_t end_ms = dkt_mono_ms() + S_STOP_MS;
+    if (self->pid > 0) {
+        kill(self->pid, SIGTERM);
+    }
+    while (dkt_demo_fleet_alive(self)) {
+        poll(NULL, 0, S_TICK_MS / 2);
+        if (dkt_mono_ms() > end_ms) {
+            /* Its guard process ends what it leaves behind. */
+            kill(self->pid, SIGKILL);
+            waitpid(self->pid, NULL, 0);
+            self->pid = 0;
+        }
+    }
+    if (self->out_fd > 0) {
+        close(self->out_fd);
+        self->out_fd = 0;
+    }
+    if (self->err_fd > 0) {
+        close(self->err_fd);
+        self->err_fd = 0;
+    }
+}
