@@ -3,8 +3,10 @@
  * The wire contract "docket/1" (page 4) as data: methods and parameters are rows of tables, a
  * request is a struct of borrowed views, an answer is written by one function per shape.
  *
- * Reading: dkt_request_decode runs the bounded pre-check (dkt_msgpack_check), then msgpack-c.
- * Writing: a cursor over a caller's buffer with a sticky error; dkt_w_ok says whether all fitted.
+ * Reading: the bounded pre-check (dkt_msgpack_check), then the same token reader again
+ * (proto_mp.h), so nothing is allocated: msgpack-c takes 24 bytes for each byte of a hostile frame,
+ * 390 KB for the largest. Writing: msgpack-c's packer over a caller's buffer with a sticky error;
+ * `failed` says whether all fitted.
  */
 #ifndef DKT_CORE_PROTO_H
 #define DKT_CORE_PROTO_H
@@ -131,7 +133,9 @@ typedef struct {
 } dkt_named_u16_t;
 
 /* A decoded request. Views live as long as the frame. Absent optional numbers have their default.
- */
+ * A parameter that is wrong is absent (and named in `argument`); a token that cannot be one is just
+ * absent. `password` of login and change_password may have any length up to DKT_PASSWORD_BYTES_MAX;
+ * a longer one is read as the empty password, which is as wrong. */
 typedef struct {
     uint32_t msgid;
     dkt_method_t method;
@@ -158,7 +162,7 @@ typedef struct {
 DKT_CHECKED bool dkt_msgpack_check(const uint8_t *bytes, size_t len);
 
 /* MALFORMED (out->msgid is set if it could be read, else 0), UNKNOWN_METHOD, or OK with
- * out->argument telling whether the parameters are well. Never allocates more than 64 KiB. */
+ * out->argument telling whether the parameters are well. Allocates nothing. */
 DKT_CHECKED dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t *out,
                                             dkt_err_t *err);
 

@@ -378,15 +378,15 @@ void dkt_params_default(dkt_request_t *request)
     request->state = -1;
 }
 
-dkt_status_t dkt_param_read(dkt_param_t param, const dkt_param_value_t *value,
-                            dkt_request_t *request, dkt_err_t *err)
+void dkt_param_read(dkt_param_t param, const dkt_param_value_t *value, dkt_request_t *request,
+                    dkt_err_t *err)
 {
     const s_row_t *row = &s_rows[param];
-    if (!row->read(row, value, request)) {
-        return dkt_fail(err, DKT_INVALID_ARGUMENT, row->key, "%s must be %s", row->key, row->must);
+    if (row->read(row, value, request)) {
+        request->present |= UINT32_C(1) << param;
+    } else {
+        dkt_fail(err, DKT_INVALID_ARGUMENT, row->key, "%s must be %s", row->key, row->must);
     }
-    request->present |= UINT32_C(1) << param;
-    return DKT_OK;
 }
 
 void dkt_param_write(dkt_w_t *w, dkt_param_t param, const dkt_request_t *request)

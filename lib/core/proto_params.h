@@ -22,9 +22,9 @@ const char *dkt_state_wire(dkt_ticket_state_t state);
 void dkt_params_default(dkt_request_t *request);
 
 /* Reads one value into `request` (whose method is set). On failure the parameter stays absent and
- * `err` says what it must be. */
-DKT_CHECKED dkt_status_t dkt_param_read(dkt_param_t param, const dkt_param_value_t *value,
-                                        dkt_request_t *request, dkt_err_t *err);
+ * `err` (may be NULL) says what it must be. */
+void dkt_param_read(dkt_param_t param, const dkt_param_value_t *value, dkt_request_t *request,
+                    dkt_err_t *err);
 
 /* Writes the value of one parameter, without its key. */
 void dkt_param_write(dkt_w_t *w, dkt_param_t param, const dkt_request_t *request);

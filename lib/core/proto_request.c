@@ -51,16 +51,24 @@ static bool s_read_envelope(dkt_mp_t *mp, uint32_t *msgid, dkt_view_t *method, u
     return true;
 }
 
-static bool s_find_method(dkt_view_t name, dkt_method_t *method)
+static const struct {
+    const char *name;
+    uint32_t len;
+} s_names[DKT_METHOD_COUNT] = {
+#define X(name, wire, ...) {wire, sizeof(wire) - 1},
+    DKT_METHOD_MAP(X)
+#undef X
+};
+
+/* DKT_METHOD_COUNT if there is none of that name. */
+static dkt_method_t s_find_method(dkt_view_t name)
 {
-    for (unsigned i = 0; i < DKT_METHOD_COUNT; i++) {
-        const char *row = dkt_method_row((dkt_method_t)i)->name;
-        if (strlen(row) == name.len && memcmp(row, name.data, name.len) == 0) {
-            *method = (dkt_method_t)i;
-            return true;
-        }
+    unsigned i = 0;
+    while (i < DKT_METHOD_COUNT &&
+           (s_names[i].len != name.len || memcmp(s_names[i].name, name.data, name.len) != 0)) {
+        i++;
     }
-    return false;
+    return (dkt_method_t)i;
 }
 
 /* Collects the values of accepted parameters; the answer is the mask of those that are there. */
@@ -91,15 +99,13 @@ static void s_read_params(const dkt_param_value_t values[DKT_PARAM_COUNT], uint3
 {
     for (unsigned i = 0; i < DKT_PARAM_COUNT; i++) {
         uint32_t bit = UINT32_C(1) << i;
-        dkt_err_t wrong = {.status = DKT_OK};
+        bool quiet = out->argument.status != DKT_OK || i == DKT_PARAM_TOKEN;
+        dkt_err_t *err = quiet ? NULL : &out->argument;
         if (given & bit) {
-            wrong.status = dkt_param_read((dkt_param_t)i, &values[i], out, &wrong);
+            dkt_param_read((dkt_param_t)i, &values[i], out, err);
         } else if (required & bit) {
             const char *key = dkt_param_key((dkt_param_t)i);
-            dkt_fail(&wrong, DKT_INVALID_ARGUMENT, key, "%s is required", key);
-        }
-        if (wrong.status != DKT_OK && out->argument.status == DKT_OK && i != DKT_PARAM_TOKEN) {
-            out->argument = wrong;
+            dkt_fail(err, DKT_INVALID_ARGUMENT, key, "%s is required", key);
         }
     }
 }
@@ -127,7 +133,8 @@ dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t 
         !s_read_envelope(&mp, &out->msgid, &method, &pairs)) {
         return s_malformed(err);
     }
-    if (!s_find_method(method, &out->method)) {
+    out->method = s_find_method(method);
+    if (out->method == DKT_METHOD_COUNT) {
         return dkt_fail(err, DKT_UNKNOWN_METHOD, NULL, NULL);
     }
     const dkt_method_row_t *row = dkt_method_row(out->method);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Session tokens: PASETO v4.public (Ed25519), claims as JSON, key id in the footer.
- *   payload {"sub": client_id, "jti": 32 hex digits, "iat": RFC 3339, "exp": RFC 3339}
- *   footer  {"kid": "k4.pid-like text"}
+ *   payload {"sub": client_id, "jti": 32 hex digits, "iat": RFC 3339, "exp": RFC 3339}, times as
+ *           2026-11-22T09:25:19+00:00
+ *   footer  {"kid": "dkt-" and the key's number}
  * Whoever has a public key can check signature and expiry; only the tenant's owner knows which
  * tokens are revoked.
  */

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/support_message.h"
+
 #define S_BYTES_MAX    DKT_FRAME_BYTES_MAX
 #define S_FILES        18
 #define S_REQUESTS_MIN 25
@@ -29,14 +31,7 @@ typedef void s_entry_fn(const json_t *entry, const json_t *message, const s_byte
 
 static void s_from_hex(const char *hex, s_bytes_t *out)
 {
-    size_t chars = strlen(hex);
-    assert_true(chars % 2 == 0 && chars / 2 <= sizeof out->data);
-    for (size_t i = 0; i < chars / 2; i++) {
-        unsigned byte;
-        assert_int_equal(sscanf(hex + 2 * i, "%2x", &byte), 1);
-        out->data[i] = (uint8_t)byte;
-    }
-    out->len = (uint32_t)(chars / 2);
+    out->len = (uint32_t)message_from_hex(hex, out->data, sizeof out->data);
 }
 
 static const char *s_text(const json_t *object, const char *key)
@@ -79,41 +74,6 @@ static unsigned s_each(const char *kind, s_entry_fn *each)
     return count;
 }
 
-/* Any JSON value; {"$bin": hex} is bytes. */
-static void s_write_json(dkt_w_t *w, const json_t *value)
-{
-    const char *key;
-    json_t *item;
-    size_t at;
-    if (json_is_object(value) && s_text(value, "$bin")) {
-        static s_bytes_t bin;
-        s_from_hex(s_text(value, "$bin"), &bin);
-        dkt_w_bin(w, bin.data, bin.len);
-    } else if (json_is_object(value)) {
-        dkt_w_map(w, (uint32_t)json_object_size(value));
-        json_object_foreach((json_t *)value, key, item)
-        {
-            dkt_w_cstr(w, key);
-            s_write_json(w, item);
-        }
-    } else if (json_is_array(value)) {
-        dkt_w_array(w, (uint32_t)json_array_size(value));
-        json_array_foreach(value, at, item)
-        {
-            s_write_json(w, item);
-        }
-    } else if (json_is_string(value)) {
-        dkt_w_str(w, json_string_value(value), json_string_length(value));
-    } else if (json_is_integer(value)) {
-        dkt_w_int(w, json_integer_value(value));
-    } else if (json_is_boolean(value)) {
-        dkt_w_bool(w, json_is_true(value));
-    } else {
-        assert_true(json_is_null(value));
-        dkt_w_nil(w);
-    }
-}
-
 static void s_assert_written(const dkt_w_t *w, const s_bytes_t *golden)
 {
     assert_false(w->failed);
@@ -149,7 +109,7 @@ static void s_check_generic(const json_t *message, const s_bytes_t *golden)
     static uint8_t out[S_BYTES_MAX];
     dkt_w_t w = dkt_w_init(out, sizeof out);
     if (!s_has_real(message)) { /* we never write floats */
-        s_write_json(&w, message);
+        message_write(&w, message);
         s_assert_written(&w, golden);
     }
     assert_true(dkt_msgpack_check(golden->data, golden->len));
@@ -158,7 +118,76 @@ static void s_check_generic(const json_t *message, const s_bytes_t *golden)
     }
 }
 
+static dkt_ticket_state_t s_state(const char *name)
+{
+    static const char *const names[] = {"open", "dispatched", "resolved", "cancelled"};
+    int at = 0;
+    while (strcmp(names[at], name) != 0) {
+        at++;
+    }
+    return (dkt_ticket_state_t)at;
+}
+
 /* -- requests ---------------------------------------------------------------------------------- */
+
+static void s_check_value(dkt_view_t view, const json_t *params, dkt_param_t param)
+{
+    const json_t *value = json_object_get(params, dkt_param_key(param));
+    if (json_is_string(value)) {
+        assert_int_equal(view.len, json_string_length(value));
+        assert_memory_equal(view.data, json_string_value(value), view.len);
+    }
+}
+
+static void s_check_number(uint64_t number, const json_t *params, dkt_param_t param)
+{
+    const json_t *value = json_object_get(params, dkt_param_key(param));
+    if (json_is_integer(value)) {
+        assert_true(number == (uint64_t)json_integer_value(value));
+    }
+}
+
+static void s_check_named(const dkt_named_u16_t *named, unsigned count, const json_t *map)
+{
+    assert_int_equal(count, json_object_size(map));
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(named[i].value, s_int(map, named[i].name));
+    }
+}
+
+/* Every value is in the field of its name. */
+static void s_check_fields(const dkt_request_t *r, const json_t *params)
+{
+    s_check_value(r->token, params, DKT_PARAM_TOKEN);
+    s_check_value(r->traceparent, params, DKT_PARAM_TRACEPARENT);
+    s_check_value(r->client_id, params, DKT_PARAM_CLIENT_ID);
+    s_check_value(r->ticket_type, params, DKT_PARAM_TICKET_TYPE);
+    s_check_value(r->ticket_id, params, DKT_PARAM_TICKET_ID);
+    s_check_value(r->slot_id, params, DKT_PARAM_SLOT_ID);
+    s_check_value(r->subject, params, DKT_PARAM_SUBJECT);
+    s_check_value(r->cursor, params, DKT_PARAM_CURSOR);
+    s_check_value(r->name, params, DKT_PARAM_NAME);
+    s_check_value(r->email, params, DKT_PARAM_EMAIL);
+    s_check_value(r->password, params, DKT_PARAM_PASSWORD);
+    s_check_value(r->new_password, params, DKT_PARAM_NEW_PASSWORD);
+    s_check_number(r->budget_ms, params, DKT_PARAM_BUDGET_MS);
+    s_check_number(r->hold_ms, params, DKT_PARAM_HOLD_MS);
+    s_check_number(r->limit, params, DKT_PARAM_LIMIT);
+    s_check_number(r->resolvers, params, DKT_PARAM_RESOLVERS);
+    assert_int_equal(r->rebooking, s_true(params, "rebooking"));
+    assert_int_equal(r->suspended, s_true(params, "suspended"));
+    s_check_named(r->classes, r->class_count, json_object_get(params, "classes"));
+    s_check_named(r->limits, r->limit_count, json_object_get(params, "limits"));
+    const char *state = s_text(params, "state");
+    assert_int_equal(r->state, state ? (int)s_state(state) : -1);
+    const char *payload = s_text(json_object_get(params, "payload"), "$bin");
+    if (payload) {
+        static s_bytes_t bin;
+        s_from_hex(payload, &bin);
+        assert_int_equal(r->payload.len, bin.len);
+        assert_memory_equal(r->payload.data, bin.data, bin.len);
+    }
+}
 
 static void s_check_request(const json_t *entry, const json_t *message, const s_bytes_t *golden)
 {
@@ -180,6 +209,7 @@ static void s_check_request(const json_t *entry, const json_t *message, const s_
         bool given = value && !json_is_null(value) && (accepted >> i & 1);
         assert_int_equal(request.present >> i & 1, given);
     }
+    s_check_fields(&request, params);
     if (json_is_false(json_object_get(entry, "canonical"))) {
         return;
     }
@@ -262,16 +292,6 @@ static void s_write_refused(dkt_w_t *w, uint32_t msgid, const json_t *result)
             s_text(item, "ticket_type"), s_int(item, "slot_start_ms"), s_int(item, "deadline_ms")};
     }
     dkt_answer_refused(w, msgid, &refused);
-}
-
-static dkt_ticket_state_t s_state(const char *name)
-{
-    static const char *const names[] = {"open", "dispatched", "resolved", "cancelled"};
-    int at = 0;
-    while (strcmp(names[at], name) != 0) {
-        at++;
-    }
-    return (dkt_ticket_state_t)at;
 }
 
 static void s_write_ticket(dkt_w_t *w, uint32_t msgid, const json_t *result)
