@@ -236,8 +236,8 @@ static dkt_status_t s_make_view(dkt_up_t *up, dkt_err_t *err)
     static const char *const places[] = {"/mnt", "/media", "/srv", "/opt"};
     if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
         return dkt_fail(err, DKT_PERMISSION_DENIED, "data",
-                        "the fleet's user cannot reach %s, and no private mount is permitted "
-                        "here: use a --data folder below /var/lib, or do not start as root",
+                        "our user cannot reach %s, and mounts are not permitted here: take a "
+                        "folder below /var/lib, or do not start as root",
                         up->dir);
     }
     for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {

@@ -81,8 +81,8 @@ static void s_args_postgres(const dkt_up_t *up, const dkt_up_child_t *child, dkt
     (void)child;
     dkt_up_path(up->view, "pg", s_texts[0]);
     spec->program = DKT_UP_PG_BIN "/postgres";
-    spec->death_signal = SIGINT; /* its fast shutdown */
-    spec->args[0] = "postgres";
+    spec->death_signal = SIGINT;   /* its fast shutdown */
+    spec->args[0] = spec->program; /* it finds its own files by this path */
     spec->args[1] = "-D";
     spec->args[2] = s_texts[0];
 }
@@ -227,9 +227,9 @@ static dkt_status_t s_initdb(dkt_up_t *up, dkt_err_t *err)
     dkt_up_path(up->view, "pg.new", s_texts[0]);
     dkt_up_spec_t spec = {
         .program = DKT_UP_PG_BIN "/initdb",
-        .args = {"initdb", "-D", s_texts[0], "-U", "docket", "-k", "--pwfile=/dev/stdin",
-                 "--auth-host=scram-sha-256", "--auth-local=reject", "--encoding=UTF8",
-                 "--locale=C", "--no-instructions"},
+        .args = {DKT_UP_PG_BIN "/initdb", "-D", s_texts[0], "-U", "docket", "-k",
+                 "--pwfile=/dev/stdin", "--auth-host=scram-sha-256", "--auth-local=reject",
+                 "--encoding=UTF8", "--locale=C", "--no-instructions"},
         .death_signal = SIGKILL,
         .stdin_fd = ends[0],
         .pass_fd = -1,

@@ -18,9 +18,16 @@ def pytest_sessionstart(session):
         pytest.exit(f"{DOCKET} is missing: make build", returncode=1)
 
 
+def open_folder(**where):
+    """A new folder that the fleet's user can reach, should the tests run as root."""
+    folder = tempfile.mkdtemp(**where)
+    os.chmod(folder, 0o755)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def session_folder():
-    folder = tempfile.mkdtemp(prefix="docket-e2e-")
+    folder = open_folder(prefix="docket-e2e-")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -28,7 +35,7 @@ def session_folder():
 @pytest.fixture
 def folder(session_folder):
     """A folder of the test's own."""
-    return tempfile.mkdtemp(dir=session_folder)
+    return open_folder(dir=session_folder)
 
 
 @pytest.fixture(scope="session")

@@ -223,6 +223,22 @@ def test_up_leaves_a_foreign_folder_alone(folder):
     assert (os.stat(kept).st_uid, os.stat(folder).st_uid) == (before.st_uid, before.st_uid)
 
 
+def may_mount():
+    return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"]).returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="only for root, where private mounts are permitted")
+def test_up_as_root_in_a_folder_that_its_user_cannot_reach(new_fleet, folder):
+    os.chmod(folder, 0o700)
+    fleet = new_fleet(env={"TMPDIR": folder}).start()
+    keep_a_row(fleet)
+    assert fleet.keys.startswith(folder)
+    assert sorted(fleet.pids()) == ROLES
+    fleet.kill_everything()
+    fleet.start()
+    assert kept_rows(fleet) == [(42,)]
+
+
 # -- more than one -------------------------------------------------------------------------------
 
 
