@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Activation: lock, take (epoch + 1), load, serve. Ownership is proved by the store (rule 1): the
+ * lock and every later write are on the one connection, and every commit carries the epoch.
+ */
+#include <stdio.h>
+
+#include "lib/core/plant.h"
+#include "lib/core/tenant_impl.h"
+
+void dkt_tenant_on_connected(dkt_tenant_t *self, const dkt_tenant_event_t *event)
+{
+    (void)event;
+    dkt_batch_t batch = {.kind = DKT_BATCH_LOCK};
+    self->state = DKT_TENANT_LOCKING;
+    self->port.submit(self->port.ctx, &batch);
+}
+
+static bool s_batch_failed(dkt_tenant_t *self, const dkt_store_result_t *result)
+{
+    if (result->outcome == DKT_STORE_OK) {
+        return false;
+    }
+    self->failed_outcome = result->outcome;
+    dkt_tenant_finish(self, false, result->text[0] ? result->text : "the database did not answer");
+    return true;
+}
+
+void dkt_tenant_on_locked(dkt_tenant_t *self, const dkt_tenant_event_t *event)
+{
+    if (s_batch_failed(self, event->result)) {
+        return;
+    }
+    if (!event->result->locked && !DKT_PLANTED(NO_LOCK)) {
+        self->end.lock_held = true;
+        dkt_tenant_finish(self, false, "another owner holds the lock");
+        return;
+    }
+    dkt_batch_t batch = {.kind = DKT_BATCH_TAKE, .table = self->config.table};
+    self->state = DKT_TENANT_TAKING;
+    self->proof_mono_ms = self->mono_ms;
+    self->port.submit(self->port.ctx, &batch);
+}
+
+void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
+{
+    const dkt_store_result_t *result = event->result;
+    if (s_batch_failed(self, result)) {
+        return;
+    }
+    if (!result->taken) {
+        self->end.stale = true;
+        dkt_tenant_finish(self, false, "a newer assignment exists");
+        return;
+    }
+    if (dkt_tenant_clock_start(&self->clock, result->db_ms,
+                               DKT_PLANTED(CLOCK_GOES_BACK) ? 0 : result->last_journal_ms,
+                               self->mono_ms) != DKT_OK) {
+        dkt_tenant_finish(self, false,
+                          "the database's clock is behind its own journal: an operator must look");
+        return;
+    }
+    self->epoch = result->epoch;
+    self->journal_seq = result->last_journal_seq;
+    self->last_ticket = result->last_ticket;
+    self->nonce_next = 1;
+    self->counts.epoch = result->epoch;
+    self->now_ms = dkt_tenant_clock_now(&self->clock, self->mono_ms);
+    dkt_tenant_handoff_take(self, result->handoff);
+    dkt_batch_t batch = {.kind = DKT_BATCH_LOAD, .epoch = self->epoch};
+    self->state = DKT_TENANT_LOADING;
+    self->port.submit(self->port.ctx, &batch);
+}
+
+static bool s_load_tickets(dkt_tenant_t *self, const dkt_store_result_t *result, dkt_err_t *err)
+{
+    for (uint32_t i = DKT_PLANTED(LOAD_MISSES_ROW) ? 1 : 0; i < result->ticket_count; i++) {
+        const dkt_ticket_row_t *row = &result->tickets[i];
+        int class_index = dkt_settings_class(result->settings, (const char *)row->class_name.data,
+                                             row->class_name.len);
+        dkt_promise_t promise = {.ticket = row->number,
+                                 .deadline_ms = row->deadline_ms,
+                                 .place = row->place,
+                                 .class_index =
+                                     class_index < 0 ? DKT_CLASS_GONE : (uint8_t)class_index,
+                                 .state = (uint8_t)row->state,
+                                 .at_risk = row->at_risk};
+        if (dkt_ledger_load_ticket(self->ledger, &promise, err) != DKT_OK) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void dkt_tenant_on_loaded(dkt_tenant_t *self, const dkt_tenant_event_t *event)
+{
+    const dkt_store_result_t *result = event->result;
+    if (s_batch_failed(self, result)) {
+        return;
+    }
+    dkt_err_t err = {0};
+    dkt_settings_t settings = *result->settings;
+    if (dkt_settings_check(&settings, &err) != DKT_OK) {
+        dkt_tenant_finish(self, false, err.text);
+        return;
+    }
+    self->ledger = dkt_ledger_new(&settings, self->now_ms);
+    if (!self->ledger) {
+        dkt_tenant_finish(self, false, "no memory for the ledger");
+        return;
+    }
+    if (!s_load_tickets(self, result, &err)) {
+        dkt_tenant_finish(self, false, err.text);
+        return;
+    }
+    dkt_tenant_handoff_load(self);
+    for (uint32_t i = 0; i < result->revoked_count; i++) {
+        if (!dkt_revoked_add(&self->revoked, result->revoked[i].token_id,
+                             result->revoked[i].expires_ms, self->now_ms)) {
+            dkt_tenant_finish(self, false, "no memory for the revoked tokens");
+            return;
+        }
+    }
+    snprintf(self->account_password, sizeof self->account_password, "%.*s",
+             (int)result->account_password.len, (const char *)result->account_password.data);
+    if (result->sub_domain.data) {
+        snprintf(self->sub_domain, sizeof self->sub_domain, "%.*s", (int)result->sub_domain.len,
+                 (const char *)result->sub_domain.data);
+    }
+    self->tokens_valid_from_ms = result->tokens_valid_from_ms;
+    dkt_memo_activated(&self->memo, self->now_ms);
+    self->state = DKT_TENANT_SERVING;
+    dkt_ledger_load_done(self->ledger, self->now_ms, dkt_tenant_change, self);
+    dkt_tenant_process(self);
+}

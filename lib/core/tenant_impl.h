@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inside of the tenant core, shared by lib/core/tenant*.c only.
+ *
+ *   REQUEST -> waiting -> handle -+-> answered at once (errors, fenced answers)
+ *                ^                +-> needs a look into the database -> READ -> handle again
+ *                |                +-> decided: gathering group -> COMMIT -> answered
+ *                +-- solo: barriers and suspects, each in a group of its own
+ *
+ * Every work is in exactly one of: waiting, solo, needs, reading, fenced, hashing, a memo entry's
+ * joiners, a group's replies.
+ */
+#ifndef DKT_CORE_TENANT_IMPL_H
+#define DKT_CORE_TENANT_IMPL_H
+
+#include "lib/core/group.h"
+#include "lib/core/memo.h"
+#include "lib/core/revoked.h"
+#include "lib/core/tenant.h"
+#include "lib/core/tenant_clock.h"
+
+typedef struct {
+    dkt_work_t *head, *tail;
+    uint32_t count;
+} dkt_works_t;
+
+/* A work that waits for the next READ, with the keys it wants. */
+typedef struct {
+    dkt_work_t *work;
+    uint32_t memo; /* LOOKING entry that it decides, or DKT_MEMO_NONE */
+    bool by_id;    /* by request_id */
+    dkt_uuid_t id;
+    uint64_t number, nonce; /* 0: not wanted; number is the cursor of a list */
+    bool list;
+    int list_state;
+    uint32_t list_limit;
+} dkt_need_t;
+
+/* An answer that writes nothing and waits for proof that this is still the owner. */
+typedef struct {
+    dkt_work_t *work;
+    uint32_t at, len; /* in fence_bytes */
+} dkt_fenced_t;
+
+/* A password job under way. */
+typedef struct dkt_hashing {
+    struct dkt_hashing *next;
+    dkt_work_t *work;
+    uint64_t cookie;
+} dkt_hashing_t;
+
+#define DKT_NEEDS_MAX 1024 /* works in one READ: as many as in one group */
+
+struct dkt_tenant {
+    dkt_tenant_config_t config;
+    dkt_tenant_port_t port;
+    dkt_tenant_state_t state;
+    int64_t mono_ms; /* of the step under way */
+    int64_t now_ms;  /* tenant time of the step under way; 0 before TAKING is done */
+    dkt_tenant_clock_t clock;
+    bool suspended;
+
+    /* ownership, from the database */
+    uint64_t epoch, journal_seq, last_ticket;
+    uint32_t nonce_next; /* low half of the next hold's nonce */
+    uint8_t *handoff;    /* the predecessor's, until the ledger is loaded */
+    uint32_t handoff_len;
+    bool handoff_used;    /* holds of epoch - 1 were passed on: none of them is lost */
+    bool handoff_written; /* draining: ours is in the group that is on its way */
+
+    dkt_ledger_t *ledger;
+    dkt_memo_t memo;
+    dkt_group_t groups[2];
+    dkt_group_t *gathering;
+    dkt_group_t *inflight; /* NULL: no COMMIT in flight */
+    bool commit_sent, read_sent, guard_sent;
+    int64_t read_mono_ms, guard_mono_ms; /* when they were sent */
+    int64_t proof_mono_ms; /* send time of the youngest batch that was answered well */
+
+    dkt_works_t waiting, solo;
+    uint32_t held; /* works inside, bounded by DKT_MAILBOX_MAX */
+    bool solo_active;
+    dkt_need_t *needs, *reading;
+    uint32_t need_count, need_max, reading_count, reading_max;
+    dkt_fenced_t *fenced;
+    uint32_t fenced_count, fenced_max;
+    uint8_t *fence_bytes;
+    uint32_t fence_len, fence_max;
+    dkt_hashing_t *hashing;
+    uint64_t cookie_next;
+
+    dkt_revoked_set_t revoked;
+    char account_password[DKT_HASH_TEXT_BYTES];
+    char sub_domain[DKT_ID_CHARS_MAX * 2];
+    int64_t tokens_valid_from_ms;
+
+    /* READ keys, kept for the submit call */
+    dkt_uuid_t *read_ids;
+    uint64_t *read_numbers, *read_nonces;
+    uint32_t read_id_max, read_number_max, read_nonce_max;
+
+    bool failed; /* inside a step: ends the tenant when the step is over; the text is in `end` */
+    dkt_store_outcome_t failed_outcome; /* of the group in flight */
+    uint8_t *page;                      /* long answers: DKT_PAGE_BYTES */
+    dkt_tenant_end_t end;
+    dkt_uuid_t *suspects;
+    dkt_tenant_counts_t counts;
+};
+
+/* A request being handled. */
+typedef struct {
+    dkt_work_t *work;
+    dkt_request_t request;
+    dkt_memo_digest_t digest;
+    uint32_t memo;                    /* the LOOKING entry this call decides, or DKT_MEMO_NONE */
+    uint64_t number;                  /* ticket_id */
+    dkt_slot_ref_t slot;              /* slot_id */
+    bool looked;                      /* the database was asked */
+    const dkt_ticket_row_t *row;      /* by request_id or number, NULL if none */
+    const dkt_ticket_row_t *taken;    /* by nonce, NULL if none */
+    const dkt_store_result_t *result; /* list */
+} dkt_call_t;
+
+#define DKT_ANSWER_BYTES_MAX 2048 /* every answer but get_ticket, list_tickets, set_tenant */
+#define DKT_PAGE_BYTES       (DKT_LIST_BYTES_MAX + 2 * DKT_PAYLOAD_BYTES_MAX)
+
+static inline bool dkt_works_empty(const dkt_works_t *works)
+{
+    return !works->head;
+}
+void dkt_works_push(dkt_works_t *works, dkt_work_t *work);
+dkt_work_t *dkt_works_pop(dkt_works_t *works);
+
+/* -- tenant_end.c -- */
+/* A failure in the middle of a step: the tenant ends when the step is over. The text is copied. */
+void dkt_tenant_fail(dkt_tenant_t *self, const char *text);
+/* The one way to ENDED: every work leaves, and what the shell must know is written down. `text`
+ * NULL: dkt_tenant_fail has written it. */
+void dkt_tenant_finish(dkt_tenant_t *self, bool clean, const char *text);
+void dkt_tenant_give_back_all(dkt_tenant_t *self, dkt_works_t *works);
+
+/* -- tenant_activate.c: event handlers of the states before SERVING -- */
+void dkt_tenant_on_connected(dkt_tenant_t *self, const dkt_tenant_event_t *event);
+void dkt_tenant_on_locked(dkt_tenant_t *self, const dkt_tenant_event_t *event);
+void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event);
+void dkt_tenant_on_loaded(dkt_tenant_t *self, const dkt_tenant_event_t *event);
+
+/* -- tenant.c -- */
+/* Handles one work: now, or again after its READ. Takes the work. */
+void dkt_tenant_handle(dkt_tenant_t *self, dkt_call_t *call);
+/* Decodes the work into the call; false: it has been answered already. */
+DKT_CHECKED bool dkt_tenant_open(dkt_tenant_t *self, dkt_work_t *work, dkt_call_t *call);
+/* Takes up waiting and solo works as far as the groups allow. */
+void dkt_tenant_process(dkt_tenant_t *self);
+
+/* -- tenant_handoff.c: live holds pass to the successor (rules 4 and 11) -- */
+void dkt_tenant_handoff_take(dkt_tenant_t *self, dkt_view_t body);
+void dkt_tenant_handoff_load(dkt_tenant_t *self);
+void dkt_tenant_handoff_write(dkt_tenant_t *self);
+
+/* -- tenant_answer.c: every way out for a work -- */
+void dkt_tenant_answer(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *bytes, size_t len);
+/* At once, without proof: wrong requests, overload, silence. `err` as dkt_fail filled it. */
+void dkt_tenant_error(dkt_tenant_t *self, dkt_work_t *work, const dkt_err_t *err);
+void dkt_tenant_error_of(dkt_tenant_t *self, dkt_work_t *work, dkt_status_t status,
+                         const char *field);
+void dkt_tenant_give_back(dkt_tenant_t *self, dkt_work_t *work);
+/* With proof (rule 3): now if the connection answered lately, else after the next answer. */
+void dkt_tenant_fenced(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *bytes, size_t len);
+void dkt_tenant_fenced_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
+                             const char *field);
+void dkt_tenant_fenced_status(dkt_tenant_t *self, dkt_call_t *call, const char *status);
+/* Lets fenced answers go if the proof is fresh. */
+void dkt_tenant_fence_open(dkt_tenant_t *self);
+/* After everything decided so far is durable; fenced if nothing is pending. */
+void dkt_tenant_attach(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *bytes, size_t len);
+void dkt_tenant_attach_status(dkt_tenant_t *self, dkt_call_t *call, const char *status);
+/* Into the gathering group, as the answer of a decision. */
+void dkt_tenant_decided(dkt_tenant_t *self, dkt_call_t *call, uint32_t memo, const dkt_w_t *w);
+/* The "created" answer. `slot_text` NULL: derived from the ticket. */
+void dkt_tenant_write_created(dkt_tenant_t *self, dkt_w_t *w, uint32_t msgid, uint64_t number,
+                              dkt_view_t slot_text, uint32_t minute, int64_t deadline_ms,
+                              bool replayed);
+
+/* -- tenant_commit.c: groups, reads, guards -- */
+void dkt_tenant_flush(dkt_tenant_t *self);
+void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result);
+/* Wants a look into the database before it goes on; takes the work. */
+void dkt_tenant_need(dkt_tenant_t *self, dkt_call_t *call, const dkt_need_t *need);
+/* The LOOKING entry of a call is settled without a ticket: it goes, its joiners are handled anew.
+ */
+void dkt_tenant_unlook(dkt_tenant_t *self, uint32_t memo);
+/* Gives a need's work back, and takes its LOOKING entry's joiners along. */
+void dkt_tenant_drop_need(dkt_tenant_t *self, const dkt_need_t *need);
+/* The tick's, load's and resize's changes (a dkt_change_fn; ctx is the tenant). */
+void dkt_tenant_change(void *ctx, const dkt_change_t *change);
+void dkt_tenant_moves(dkt_tenant_t *self, const dkt_moves_t *moves);
+/* The effect of a group that is not durable yet on that ticket, gathering first; NULL if none. */
+const dkt_effect_t *dkt_tenant_pending(const dkt_tenant_t *self, uint64_t number);
+const char *dkt_tenant_class_name(const dkt_tenant_t *self, uint8_t class_index);
+
+/* -- method handlers; each takes call->work -- */
+void dkt_tenant_create_ticket(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_allocate_slot(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_validate_eta(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_release_slot(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_cancel_ticket(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_resolve_ticket(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_get_ticket(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_list_tickets(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_availability(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_login(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_logout(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_change_password(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_set_tenant(dkt_tenant_t *self, dkt_call_t *call);
+void dkt_tenant_on_hashed(dkt_tenant_t *self, const dkt_hash_job_t *job);
+/* Pushes the work to the solo queue unless it is its turn already; true: it was pushed. */
+DKT_CHECKED bool dkt_tenant_to_solo(dkt_tenant_t *self, dkt_call_t *call);
+
+#endif

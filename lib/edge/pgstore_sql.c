@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The statements of the libpq store. Every one that changes existing rows counts them and raises
+ * DK003 if they are not exactly those of the batch. The session settings (pgstore.c) make the
+ * planner use the indexes whatever the statistics say, so a generic plan made while the table was
+ * empty stays right when it has millions of rows.
+ */
+#include "lib/edge/pgstore_self.h"
+
+/* Columns of a ticket as dkt_pgstore_take_tickets reads them; `text` is subject and payload. */
+#define S_TICKET(text)                                                                             \
+    "select id, request_id, hold_nonce, class, slot_start, lane, deadline, state, breached, "      \
+    "at_risk, created_at, dispatched_at, resolved_at, cancelled_at, " text " from tickets "
+#define S_TICKET_COLUMNS 16
+
+#define S_EXPECT(rows) "select docket_expect((select count(*) from u), cardinality(" rows "))"
+
+static const char s_list_state[] =
+    "select * from ("
+    "(" S_TICKET(
+        "subject, null::bytea") "where state = $3 and not breached and id > $1::int8 "
+                                "order by id limit $2::int8) union all "
+                                "(" S_TICKET(
+                                    "subject, null::bytea") "where state = $3 and breached and id "
+                                                            "> $1::int8 "
+                                                            "order by id limit $2::int8)) as page "
+                                                            "order by id limit $2::int8";
+
+static const char s_free[] =
+    "with u as (update tickets t set state = f.state, lane = null, breached = f.breached, "
+    "resolved_at = case f.state when 2 then f.at end, "
+    "cancelled_at = case f.state when 3 then f.at end "
+    "from unnest($1::int8[], $2::int2[], $3::timestamptz[], $4::bool[]) "
+    "as f (id, state, at, breached) where t.id = f.id and t.state = 0 returning 1) " //
+    S_EXPECT("$1::int8[]");
+
+static const char s_park[] =
+    "with u as (update tickets set lane = null where id = any ($1::int8[]) and state = 0 "
+    "and lane is not null returning 1) " S_EXPECT("$1::int8[]");
+
+/* A ticket that cannot keep its promise is flagged before it is placed past its deadline: the
+ * constraint is checked row by row. */
+static const char s_risk[] = "with u as (update tickets set at_risk = true where id = any "
+                             "($1::int8[]) returning 1) " S_EXPECT("$1::int8[]");
+
+static const char s_place[] =
+    "with u as (update tickets t set slot_start = p.slot_start, lane = p.lane "
+    "from unnest($1::int8[], $2::timestamptz[], $3::int2[]) as p (id, slot_start, lane) "
+    "where t.id = p.id and t.state = 0 and t.lane is null returning 1) " S_EXPECT("$1::int8[]");
+
+static const char s_insert[] =
+    "insert into tickets (id, request_id, hold_nonce, class, slot_start, lane, deadline, state, "
+    "breached, at_risk, created_at, dispatched_at, resolved_at, cancelled_at, subject, payload) "
+    "select * from unnest($1::int8[], $2::uuid[], $3::int8[], $4::text[], $5::timestamptz[], "
+    "$6::int2[], $7::timestamptz[], $8::int2[], $9::bool[], $10::bool[], $11::timestamptz[], "
+    "$12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::text[], $16::bytea[])";
+
+/* The common case, all of them plain new tickets: fewer columns to carry. */
+static const char s_insert_open[] =
+    "insert into tickets (id, request_id, hold_nonce, class, slot_start, lane, deadline, "
+    "created_at, subject, payload, state, breached, at_risk) "
+    "select *, 0, false, false from unnest($1::int8[], $2::uuid[], $3::int8[], $4::text[], "
+    "$5::timestamptz[], $6::int2[], $7::timestamptz[], $8::timestamptz[], $9::text[], "
+    "$10::bytea[])";
+
+static const char s_update[] =
+    "with u as (update tickets t set state = n.state, breached = n.breached, "
+    "at_risk = n.at_risk, dispatched_at = coalesce(n.dispatched_at, t.dispatched_at), "
+    "resolved_at = coalesce(n.resolved_at, t.resolved_at) "
+    "from unnest($1::int8[], $2::int2[], $3::bool[], $4::bool[], $5::timestamptz[], "
+    "$6::timestamptz[]) as n (id, state, breached, at_risk, dispatched_at, resolved_at) "
+    "where t.id = n.id and t.state <> 3 and t.state <= n.state returning 1) " //
+    S_EXPECT("$1::int8[]");
+
+static const char s_password[] =
+    "with u as (update account set password = $1::text, tokens_valid_from = $2::timestamptz "
+    "returning 1) select docket_expect((select count(*) from u), 1)";
+
+static const char s_handoff[] = "insert into handoff (epoch, body) values ($1::int8, $2::bytea) "
+                                "on conflict (one) do update set epoch = excluded.epoch, "
+                                "body = excluded.body";
+
+#define S_ROW(name, text, columns, take) [DKT_SQL_##name] = {#name, text, columns, take}
+
+const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
+    S_ROW(LOCK, "select locked, db_ms, holder from docket_lock()", 3, dkt_pgstore_take_lock),
+    S_ROW(EVICT, "select docket_evict($1::text)", 0, NULL),
+    S_ROW(TAKE,
+          "select epoch, db_ms, journal_ms, journal_seq, ticket, handoff "
+          "from docket_take($1::int8, $2::int8, $3::text, $4::text)",
+          6, dkt_pgstore_take_take),
+    S_ROW(LOAD_SETTINGS,
+          "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, "
+          "a.tokens_valid_from from settings s left join account a on true",
+          6, dkt_pgstore_take_settings),
+    S_ROW(LOAD_CLASSES,
+          "select name, level_minutes, limit_permille from classes order by level_minutes, name", 3,
+          dkt_pgstore_take_classes),
+    S_ROW(LOAD_TICKETS,
+          S_TICKET("null::text, null::bytea") "where state = 0 union all " //
+          S_TICKET("null::text, null::bytea") "where state = 1 and not breached",
+          S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
+    S_ROW(LOAD_REVOKED, "select token_id, expires_at from revoked_tokens where expires_at > now()",
+          2, dkt_pgstore_take_revoked),
+    S_ROW(READ_REQUESTS, S_TICKET("subject, payload") "where request_id = any ($1::uuid[])",
+          S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
+    S_ROW(READ_NUMBERS, S_TICKET("subject, payload") "where id = any ($1::int8[])",
+          S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
+    S_ROW(READ_NONCES,
+          S_TICKET("subject, payload") "where hold_nonce = any ($1::int8[]) and "
+                                       "hold_nonce is not null",
+          S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
+    S_ROW(LIST_ALL,
+          S_TICKET("subject, null::bytea") "where id > $1::int8 order by id limit $2::int8",
+          S_TICKET_COLUMNS, dkt_pgstore_take_list),
+    S_ROW(LIST_STATE, s_list_state, S_TICKET_COLUMNS, dkt_pgstore_take_list),
+    S_ROW(GUARD, "select docket_guard($1::int8, $2::int8)", 1, dkt_pgstore_take_guard),
+    S_ROW(FREE, s_free, 0, NULL),
+    S_ROW(PARK, s_park, 0, NULL),
+    S_ROW(RISK, s_risk, 0, NULL),
+    S_ROW(PLACE, s_place, 0, NULL),
+    S_ROW(INSERT, s_insert, 0, NULL),
+    S_ROW(INSERT_OPEN, s_insert_open, 0, NULL),
+    S_ROW(UPDATE, s_update, 0, NULL),
+    S_ROW(JOURNAL,
+          "insert into journal (seq, epoch, at, events) "
+          "values ($1::int8, $2::int8, $3::timestamptz, $4::bytea)",
+          0, NULL),
+    S_ROW(SETTINGS,
+          "select docket_settings($1::int2, $2::bool, $3::text[], $4::int2[], $5::int2[])", 0,
+          NULL),
+    S_ROW(PASSWORD, s_password, 0, NULL),
+    S_ROW(REVOKE,
+          "insert into revoked_tokens (token_id, expires_at) "
+          "values ($1::bytea, $2::timestamptz) on conflict do nothing",
+          0, NULL),
+    S_ROW(HANDOFF, s_handoff, 0, NULL),
+};

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Shared by the accounts actor (accounts.c) and its reading and changing of the tenant context
+ * (accounts_tenants.c).
+ */
+#ifndef DKT_WORKERS_ACCOUNTS_INTERNAL_H
+#define DKT_WORKERS_ACCOUNTS_INTERNAL_H
+
+#include <libpq-fe.h>
+
+#include "lib/core/proto.h"
+#include "workers/accounts.h"
+
+/* These write the whole answer, or return why they cannot. */
+DKT_CHECKED dkt_status_t dkt_accounts_get(PGconn *conn, const dkt_request_t *request, dkt_w_t *w,
+                                          dkt_err_t *err);
+DKT_CHECKED dkt_status_t dkt_accounts_list(PGconn *conn, const dkt_request_t *request, dkt_w_t *w,
+                                           dkt_err_t *err);
+
+/* Directory, feed and audit in one transaction. */
+DKT_CHECKED dkt_status_t dkt_accounts_suspend(PGconn *conn, const dkt_client_t *client,
+                                              bool suspended, dkt_err_t *err);
+/* The owner's settings, for lists. */
+DKT_CHECKED dkt_status_t dkt_accounts_copy(PGconn *conn, const dkt_client_t *client,
+                                           const dkt_settings_t *settings, dkt_err_t *err);
+
+#endif

@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "workers/directory_internal.h"
+
+#include <assert.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "lib/core/gate.h"
+#include "lib/edge/clock.h"
+#include "lib/edge/control.h"
+#include "lib/edge/log.h"
+
+#define S_LOOKUPS_MAX       256 /* clients in one query */
+#define S_RECONNECT_BASE_MS 50
+#define S_RECONNECT_CAP_MS  500
+#define S_HOLDER_LOCK       "110386840822132" /* the owner's lock of schemas/tenant */
+
+/* One statement a poll: the beat, the leader's lock, everybody's state, the versions of what may
+ * have changed. The beat touches an unlogged table only, so it costs no sync. */
+static const char s_poll_sql[] =
+    "with beat as (update worker_beats set beat = beat + 1"
+    "              where incarnation = $1::uuid and $2::boolean),"
+    " lead as materialized (select case when $3::boolean then pg_try_advisory_lock (7410, 2)"
+    "                                   else false end as gained),"
+    " held as materialized (select (classid::bigint << 32) | objid::bigint as key from pg_locks"
+    "   where locktype = 'advisory' and objsubid = 1 and granted"
+    "     and database = (select oid from pg_database where datname = current_database ())),"
+    " marks as (select coalesce (sum (hashtext (node || ' ' || workers_address)::bigint), 0)::text"
+    "             || ':' || count (*) as brokers from brokers)"
+    " select v.epoch, v.version, l.gained, m.brokers, w.incarnation, coalesce (b.beat, 0),"
+    "        exists (select from held h where h.key = w.lock_key), w.leaving,"
+    "        w.dead_at is not null"
+    "   from vshards v cross join lead l cross join marks m"
+    "   left join workers w on true left join worker_beats b on b.incarnation = w.incarnation";
+enum { S_EPOCH, S_VERSION, S_GAINED, S_BROKERS, S_WHO, S_BEAT, S_HELD, S_LEAVING, S_DEAD };
+
+void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_TEXT_BYTES])
+{
+    dkt_uuid_t uuid;
+    _Static_assert(sizeof uuid == sizeof *incarnation, "an incarnation is written as a uuid");
+    memcpy(&uuid, incarnation, sizeof uuid);
+    dkt_uuid_text(&uuid, out);
+}
+
+static bool s_is_true(const PGresult *result, int row, int column)
+{
+    return PQgetvalue(result, row, column)[0] == 't';
+}
+
+static uint64_t s_number(const PGresult *result, int row, int column)
+{
+    return strtoull(PQgetvalue(result, row, column), NULL, 10);
+}
+
+/* -- session ----------------------------------------------------------------------------------- */
+
+static void s_close(dkt_directory_t *self, const char *why)
+{
+    if (self->conn) {
+        dkt_log(DKT_LOG_WARN, "control database: %s", why);
+        PQfinish(self->conn);
+    }
+    self->conn = NULL;
+    self->leading = false;
+    atomic_store(&self->env->leader, false);
+    dkt_watch_reset(&self->watch);
+    self->connect_failures++;
+    self->retry_mono_ms =
+        dkt_clock_mono_ms() + dkt_backoff_ms(self->connect_failures, S_RECONNECT_BASE_MS,
+                                             S_RECONNECT_CAP_MS, randombytes_random());
+}
+
+/* The lock first, then the row: nobody may see this incarnation without its lock. An older session
+ * of ours that the server still keeps has it for us until its time-outs end it. */
+static dkt_status_t s_register(dkt_directory_t *self, dkt_err_t *err)
+{
+    const char *key[] = {self->lock_key};
+    dkt_status_t status =
+        dkt_control_exec(self->conn, "select pg_try_advisory_lock ($1::bigint)", 1, key, err);
+    if (status != DKT_OK) {
+        return status;
+    }
+    const char *beat[] = {self->incarnation};
+    status = dkt_control_exec(self->conn,
+                              "insert into worker_beats (incarnation, beat) values ($1, 1)"
+                              " on conflict (incarnation) do update"
+                              " set beat = worker_beats.beat + 1",
+                              1, beat, err);
+    if (status != DKT_OK) {
+        return status;
+    }
+    const char *row[] = {self->incarnation, self->env->node, self->lock_key,
+                         self->leaving ? "true" : "false"};
+    return dkt_control_exec(self->conn,
+                            "insert into workers (incarnation, node, lock_key, leaving)"
+                            " values ($1, $2, $3, $4)"
+                            " on conflict (incarnation) do update set leaving = excluded.leaving",
+                            4, row, err);
+}
+
+static void s_connect(dkt_directory_t *self)
+{
+    dkt_err_t err;
+    char who[64];
+    snprintf(who, sizeof who, "%s/directory", self->env->node);
+    self->conn = dkt_control_connect(self->env->uri, NULL, who, &err);
+    if (!self->conn) {
+        dkt_log(DKT_LOG_WARN, "%s", err.text);
+        s_close(self, err.text);
+        return;
+    }
+    self->next_poll_mono_ms = 0;
+    if (s_register(self, &err) != DKT_OK) {
+        s_close(self, err.text);
+        return;
+    }
+    self->connect_failures = 0;
+    dkt_log(DKT_LOG_INFO, "registered as %s", self->incarnation);
+}
+
+/* -- what a poll may find changed -------------------------------------------------------------- */
+
+static dkt_status_t s_read_table(dkt_directory_t *self, dkt_err_t *err)
+{
+    PGresult *result = dkt_control_run(self->conn, "select body from vshards", 0, NULL, err);
+    if (!result) {
+        return err->status;
+    }
+    size_t len = 0;
+    unsigned char *body = PQunescapeBytea((const unsigned char *)PQgetvalue(result, 0, 0), &len);
+    PQclear(result);
+    dkt_link_header_t header;
+    dkt_r_t r;
+    dkt_table_mail_t *mail = dkt_mail_alloc(sizeof *mail);
+    bool read = body && dkt_link_open(&r, body, len, &header) &&
+                dkt_link_get_table(&r, &mail->table) && dkt_link_end(&r);
+    PQfreemem(body);
+    if (!read) {
+        free(mail);
+        return dkt_fail(err, DKT_INTERNAL, NULL, "the table in the control database is not ours");
+    }
+    if (dkt_table_version_compare(mail->table.version, self->table.version) <= 0) {
+        free(mail);
+        return DKT_OK;
+    }
+    self->table = mail->table;
+    dkt_mail_post(self->env->node_box, &mail->mail, DKT_MAIL_TABLE);
+    return DKT_OK;
+}
+
+static dkt_status_t s_read_brokers(dkt_directory_t *self, const char *mark, dkt_err_t *err)
+{
+    PGresult *result = dkt_control_run(
+        self->conn, "select workers_address from brokers order by node", 0, NULL, err);
+    if (!result) {
+        return err->status;
+    }
+    dkt_brokers_mail_t *mail = dkt_mail_alloc(sizeof *mail);
+    for (int i = 0; i < PQntuples(result) && mail->count < DKT_BROKERS_MAX; i++) {
+        if (PQgetlength(result, i, 0) < DKT_ADDRESS_BYTES_MAX) {
+            snprintf(mail->addresses[mail->count++], DKT_ADDRESS_BYTES_MAX, "%s",
+                     PQgetvalue(result, i, 0));
+        }
+    }
+    PQclear(result);
+    snprintf(self->brokers_mark, sizeof self->brokers_mark, "%s", mark);
+    dkt_mail_post(self->env->node_box, &mail->mail, DKT_MAIL_BROKERS);
+    return DKT_OK;
+}
+
+static uint32_t s_read_workers(const PGresult *result, dkt_worker_seen_t seen[DKT_MEMBERS_MAX])
+{
+    uint32_t count = 0;
+    for (int i = 0; i < PQntuples(result) && count < DKT_MEMBERS_MAX; i++) {
+        dkt_uuid_t uuid;
+        const char *text = PQgetvalue(result, i, S_WHO);
+        if (!dkt_uuid_parse(text, (uint32_t)strlen(text), &uuid)) {
+            continue; /* no worker at all: the outer join's empty row */
+        }
+        dkt_worker_seen_t *worker = &seen[count++];
+        memcpy(&worker->incarnation, &uuid, sizeof uuid);
+        worker->beat = s_number(result, i, S_BEAT);
+        worker->lock_held = s_is_true(result, i, S_HELD);
+        worker->leaving = s_is_true(result, i, S_LEAVING);
+        worker->marked_dead = s_is_true(result, i, S_DEAD);
+    }
+    return count;
+}
+
+static dkt_status_t s_use_poll(dkt_directory_t *self, const PGresult *result, dkt_err_t *err)
+{
+    dkt_table_version_t version = {s_number(result, 0, S_EPOCH), s_number(result, 0, S_VERSION)};
+    dkt_status_t status = DKT_OK;
+    if (dkt_table_version_compare(version, self->table.version) > 0) {
+        status = s_read_table(self, err);
+    }
+    const char *mark = PQgetvalue(result, 0, S_BROKERS);
+    if (status == DKT_OK && strcmp(mark, self->brokers_mark) != 0) {
+        status = s_read_brokers(self, mark, err);
+    }
+    if (status == DKT_OK && s_is_true(result, 0, S_GAINED)) {
+        status = dkt_directory_lead_begin(self, err);
+    }
+    if (status == DKT_OK && self->leading) {
+        status = dkt_directory_lead(self, err);
+    }
+    return status;
+}
+
+static void s_poll(dkt_directory_t *self)
+{
+    int64_t began_mono_ms = dkt_clock_mono_ms();
+    bool beat = self->polls++ % DKT_POLLS_PER_BEAT == 0;
+    bool candidate = !self->leading && !self->leaving;
+    const char *params[] = {self->incarnation, beat ? "true" : "false",
+                            candidate ? "true" : "false"};
+    dkt_err_t err;
+    PGresult *result = dkt_control_run(self->conn, s_poll_sql, 3, params, &err);
+    if (!result) {
+        s_close(self, err.text);
+        return;
+    }
+    dkt_worker_seen_t seen[DKT_MEMBERS_MAX];
+    dkt_watch_poll(&self->watch, began_mono_ms, seen, s_read_workers(result, seen));
+    dkt_status_t status = s_use_poll(self, result, &err);
+    PQclear(result);
+    if (status != DKT_OK) {
+        s_close(self, err.text);
+        return;
+    }
+    self->next_poll_mono_ms = began_mono_ms + DKT_POLL_MS;
+}
+
+/* -- lookups ------------------------------------------------------------------------------------
+ */
+
+static dkt_lookup_mail_t *s_find_lookup(dkt_mail_t *list, const dkt_client_t *client)
+{
+    for (dkt_mail_t *mail = list; mail; mail = mail->next) {
+        if (dkt_client_equal(&((dkt_lookup_mail_t *)mail)->client, client)) {
+            return (dkt_lookup_mail_t *)mail;
+        }
+    }
+    return NULL;
+}
+
+static void s_fill_homes(const PGresult *result, dkt_mail_t *list)
+{
+    for (int i = 0; i < PQntuples(result); i++) {
+        dkt_client_t client;
+        const char *text = PQgetvalue(result, i, 0);
+        dkt_lookup_mail_t *lookup = dkt_client_parse(text, (uint32_t)strlen(text), &client)
+                                        ? s_find_lookup(list, &client)
+                                        : NULL;
+        if (!lookup) {
+            continue;
+        }
+        dkt_home_t *home = &lookup->home;
+        lookup->status = DKT_OK;
+        snprintf(home->host, sizeof home->host, "%s", PQgetvalue(result, i, 1));
+        snprintf(home->port, sizeof home->port, "%s", PQgetvalue(result, i, 2));
+        snprintf(home->database, sizeof home->database, "%s", PQgetvalue(result, i, 3));
+        snprintf(home->sub_domain, sizeof home->sub_domain, "%s", PQgetvalue(result, i, 4));
+        home->suspended = s_is_true(result, i, 5);
+    }
+}
+
+/* Client ids are of a base64url alphabet, so they need no quoting in an array literal. */
+static void s_look_up(dkt_directory_t *self, dkt_mail_t *list)
+{
+    char clients[S_LOOKUPS_MAX * (DKT_ID_CHARS_MAX + 1) + 2];
+    size_t len = 0;
+    clients[len++] = '{';
+    for (dkt_mail_t *mail = list; mail; mail = mail->next) {
+        dkt_lookup_mail_t *lookup = (dkt_lookup_mail_t *)mail;
+        dkt_id_text_t text;
+        lookup->status = DKT_UNAVAILABLE;
+        dkt_client_text(&lookup->client, &text);
+        len += (size_t)snprintf(clients + len, sizeof clients - len, "%s%s", len > 1 ? "," : "",
+                                text.text);
+    }
+    snprintf(clients + len, sizeof clients - len, "}");
+    const char *params[] = {clients};
+    dkt_err_t err;
+    PGresult *result = NULL;
+    if (self->conn) {
+        result = dkt_control_run(self->conn,
+                                 "select t.client_id, c.host, c.port, t.database, t.sub_domain,"
+                                 " t.suspended from tenants t join clusters c on c.name = t.cluster"
+                                 " where t.client_id = any ($1::text[]) and t.state = 'active'",
+                                 1, params, &err);
+        if (!result) {
+            s_close(self, err.text);
+        }
+    }
+    if (result) {
+        for (dkt_mail_t *mail = list; mail; mail = mail->next) {
+            ((dkt_lookup_mail_t *)mail)->status = DKT_NOT_FOUND;
+        }
+        s_fill_homes(result, list);
+        PQclear(result);
+    }
+    for (dkt_mail_t *mail = list; mail; mail = list) {
+        list = mail->next;
+        dkt_mail_post(self->env->node_box, mail, DKT_MAIL_FOUND);
+    }
+}
+
+/* -- a lock that somebody holds ---------------------------------------------------------------- */
+
+/* application_name is docket/NODE/INCARNATION; the incarnation as 32 hex digits or as a uuid. */
+static bool s_parse_holder(const char *name, dkt_incarnation_t *holder)
+{
+    const char *last = strrchr(name, '/');
+    size_t len = 0;
+    return strncmp(name, "docket/", 7) == 0 && last &&
+           sodium_hex2bin(holder->bytes, sizeof holder->bytes, last + 1, strlen(last + 1), "-",
+                          &len, NULL) == 0 &&
+           len == sizeof holder->bytes;
+}
+
+/* A session of our own incarnation is an older one iff it began before the node loop asked: at that
+ * moment no actor of ours ran for this tenant. */
+static void s_judge_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked,
+                           const PGresult *result)
+{
+    int64_t now_mono_ms = dkt_clock_mono_ms();
+    int64_t age_ms = strtoll(PQgetvalue(result, 0, 2), NULL, 10);
+    dkt_holder_t holder = {.self_runs_it = age_ms <= now_mono_ms - asked->asked_mono_ms + 1,
+                           .held_for_ms = now_mono_ms - asked->held_since_mono_ms,
+                           .gained_ago_ms = now_mono_ms - asked->gained_mono_ms};
+    holder.holder_known = s_parse_holder(PQgetvalue(result, 0, 1), &holder.holder);
+    const dkt_worker_watch_t *watched = dkt_watch_find(&self->watch, &holder.holder);
+    holder.holder_listed = watched != NULL;
+    holder.holder_dead = watched && watched->marked_dead;
+    if (!dkt_holder_may_end(&self->env->incarnation, &holder)) {
+        return;
+    }
+    dkt_log(DKT_LOG_INFO, "%s: ending the session of %s, which holds its lock", asked->database,
+            PQgetvalue(result, 0, 1));
+    /* By name and start as well as by pid: the pid may be somebody else's by now. */
+    const char *params[] = {PQgetvalue(result, 0, 0), PQgetvalue(result, 0, 1),
+                            PQgetvalue(result, 0, 3)};
+    dkt_err_t err;
+    if (dkt_control_exec(self->conn,
+                         "select pg_terminate_backend (pid) from pg_stat_activity"
+                         " where pid = $1::integer and application_name = $2"
+                         " and backend_start = $3::timestamptz",
+                         3, params, &err) != DKT_OK) {
+        s_close(self, err.text);
+    }
+}
+
+static void s_ask_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked)
+{
+    const char *params[] = {asked->database};
+    dkt_err_t err;
+    if (!self->conn || self->watch.last_poll_mono_ms == 0) {
+        return; /* nothing is known: nobody is judged */
+    }
+    PGresult *result = dkt_control_run(
+        self->conn,
+        "select a.pid, a.application_name,"
+        " (extract (epoch from clock_timestamp () - a.backend_start) * 1000)::bigint,"
+        " a.backend_start from pg_locks l join pg_stat_activity a on a.pid = l.pid"
+        " where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = $1"
+        " and l.database = a.datid"
+        " and (l.classid::bigint << 32 | l.objid::bigint) = " S_HOLDER_LOCK,
+        1, params, &err);
+    if (!result) {
+        s_close(self, err.text);
+        return;
+    }
+    if (PQntuples(result) == 1) {
+        s_judge_holder(self, asked, result);
+    }
+    PQclear(result);
+}
+
+/* -- mail ---------------------------------------------------------------------------------------
+ */
+
+static void s_leave(dkt_directory_t *self)
+{
+    dkt_err_t err;
+    const char *params[] = {self->incarnation};
+    self->leaving = true;
+    self->next_poll_mono_ms = 0;
+    if (self->conn &&
+        dkt_control_exec(self->conn, "update workers set leaving = true where incarnation = $1", 1,
+                         params, &err) != DKT_OK) {
+        s_close(self, err.text);
+    }
+}
+
+/* Returns false when told to stop. Lookups are gathered, so that a burst is one query. */
+static bool s_take(dkt_directory_t *self, dkt_mail_t *mail)
+{
+    bool running = true;
+    dkt_mail_t *lookups = NULL;
+    uint32_t lookup_count = 0;
+    while (mail) {
+        dkt_mail_t *next = mail->next;
+        if (mail->kind == DKT_MAIL_LOOKUP) {
+            mail->next = lookups;
+            lookups = mail;
+            lookup_count++;
+        } else {
+            if (mail->kind == DKT_MAIL_HOLDER) {
+                s_ask_holder(self, (dkt_holder_mail_t *)mail);
+            } else if (mail->kind == DKT_MAIL_REFRESH) {
+                self->next_poll_mono_ms = 0;
+            } else if (mail->kind == DKT_MAIL_LEAVE) {
+                s_leave(self);
+            } else {
+                assert(mail->kind == DKT_MAIL_STOP);
+                running = false;
+            }
+            free(mail);
+        }
+        if (lookups && (!next || lookup_count == S_LOOKUPS_MAX)) {
+            s_look_up(self, lookups);
+            lookups = NULL;
+            lookup_count = 0;
+        }
+        mail = next;
+    }
+    return running;
+}
+
+static void s_deregister(dkt_directory_t *self)
+{
+    if (self->conn) {
+        const char *params[] = {self->incarnation};
+        dkt_err_t err;
+        if (dkt_control_exec(self->conn,
+                             "with gone as (delete from worker_beats where incarnation = $1)"
+                             " delete from workers where incarnation = $1",
+                             1, params, &err) != DKT_OK) {
+            dkt_log(DKT_LOG_WARN, "not deregistered: %s", err.text);
+        }
+        PQfinish(self->conn);
+        self->conn = NULL;
+    }
+}
+
+static void *s_run(void *argument)
+{
+    dkt_directory_t *self = argument;
+    struct pollfd item = {.fd = dkt_mailbox_fd(self->env->directory_box), .events = POLLIN};
+    bool running = true;
+    while (running) {
+        int64_t now_mono_ms = dkt_clock_mono_ms();
+        if (!self->conn && now_mono_ms >= self->retry_mono_ms) {
+            s_connect(self);
+        }
+        if (self->conn && now_mono_ms >= self->next_poll_mono_ms) {
+            s_poll(self);
+        }
+        int64_t due_mono_ms = self->conn ? self->next_poll_mono_ms : self->retry_mono_ms;
+        int64_t wait_ms = due_mono_ms - dkt_clock_mono_ms();
+        (void)poll(&item, 1, wait_ms > 0 ? (int)wait_ms : 0);
+        running = s_take(self, dkt_mailbox_drain(self->env->directory_box));
+    }
+    s_deregister(self);
+    return NULL;
+}
+
+/* -- life ---------------------------------------------------------------------------------------
+ */
+
+dkt_directory_t *dkt_directory_new(dkt_env_t *env)
+{
+    dkt_directory_t *self = calloc(1, sizeof *self);
+    if (!self) {
+        return NULL;
+    }
+    self->env = env;
+    dkt_directory_uuid(&env->incarnation, self->incarnation);
+    int64_t key;
+    memcpy(&key, env->incarnation.bytes, sizeof key);
+    snprintf(self->lock_key, sizeof self->lock_key, "%lld", (long long)key);
+    if (pthread_create(&self->thread, NULL, s_run, self) != 0) {
+        free(self);
+        return NULL;
+    }
+    return self;
+}
+
+void dkt_directory_destroy(dkt_directory_t **self_p)
+{
+    dkt_directory_t *self = *self_p;
+    if (!self) {
+        return;
+    }
+    *self_p = NULL;
+    dkt_mail_post_kind(self->env->directory_box, DKT_MAIL_STOP);
+    pthread_join(self->thread, NULL);
+    free(self);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Shared by the two halves of the directory: the follower (directory.c), which every worker is, and
+ * the leader (directory_lead.c).
+ */
+#ifndef DKT_WORKERS_DIRECTORY_INTERNAL_H
+#define DKT_WORKERS_DIRECTORY_INTERNAL_H
+
+#include <libpq-fe.h>
+#include <pthread.h>
+
+#include "lib/core/directory.h"
+#include "workers/directory.h"
+
+#define DKT_UUID_TEXT_BYTES 37
+
+struct dkt_directory {
+    dkt_env_t *env;
+    pthread_t thread;
+    PGconn *conn; /* NULL while there is no session */
+    char incarnation[DKT_UUID_TEXT_BYTES];
+    char lock_key[24]; /* advisory lock of this incarnation, as a decimal bigint */
+    int64_t next_poll_mono_ms, retry_mono_ms;
+    uint32_t connect_failures;
+    uint32_t polls;
+    bool leading;          /* this session has the leader's lock and has raised the epoch */
+    bool leaving;          /* wants no share */
+    uint64_t epoch;        /* of the leader's guard, while leading */
+    dkt_watch_t watch;     /* of this session */
+    dkt_table_t table;     /* newest one read */
+    char brokers_mark[24]; /* digest of the brokers table as last read */
+};
+
+/* An incarnation as the text of a uuid, and its advisory lock's key. */
+void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_TEXT_BYTES]);
+
+/* The lock was just gained: raises the epoch. */
+DKT_CHECKED dkt_status_t dkt_directory_lead_begin(dkt_directory_t *self, dkt_err_t *err);
+/* After each poll while leading: writes verdicts and, if the members changed, a new table. */
+DKT_CHECKED dkt_status_t dkt_directory_lead(dkt_directory_t *self, dkt_err_t *err);
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the threads of a worker tell each other, and what they share. Every message begins with a
+ * dkt_mail_t and is on the heap; whoever takes it out of a mailbox owns it.
+ *
+ *                 LOOKUP HOLDER REFRESH LEAVE              HASH
+ *   node loop  ------------------------------> directory   ------> hasher
+ *      ^  |        ACCOUNT SUSPEND LIST GET SETTINGS
+ *      |  +----------------------------------> accounts
+ *      |  +--- WORK HASHED ------------------> tenant actors
+ *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT
+ */
+#ifndef DKT_WORKERS_MAIL_H
+#define DKT_WORKERS_MAIL_H
+
+#include <stdatomic.h>
+
+#include "lib/core/ids.h"
+#include "lib/core/link.h"
+#include "lib/core/tenant.h"
+#include "lib/core/token.h"
+#include "lib/edge/mailbox.h"
+
+#define DKT_HOST_BYTES_MAX      256
+#define DKT_PORT_BYTES_MAX      8
+#define DKT_DATABASE_BYTES_MAX  40 /* t_ and 32 hex digits */
+#define DKT_DOMAIN_BYTES_MAX    64 /* a DNS label and NUL */
+#define DKT_NODE_NAME_BYTES_MAX 24 /* docket/NODE/INCARNATION fits PostgreSQL's 63 characters */
+#define DKT_ADDRESS_BYTES_MAX   256
+
+typedef enum {
+    DKT_MAIL_STOP, /* to any thread: finish and return */
+    DKT_MAIL_WORK,
+    DKT_MAIL_ANSWER,
+    DKT_MAIL_HASH, /* to the hasher; comes back as HASHED */
+    DKT_MAIL_HASHED,
+    DKT_MAIL_READY,
+    DKT_MAIL_ENDED,
+    DKT_MAIL_LOOKUP, /* to the directory; comes back as FOUND */
+    DKT_MAIL_FOUND,
+    DKT_MAIL_HOLDER,
+    DKT_MAIL_REFRESH,
+    DKT_MAIL_LEAVE,
+    DKT_MAIL_TABLE,
+    DKT_MAIL_BROKERS,
+    DKT_MAIL_ACCOUNT,  /* dkt_command_mail_t: create_account, its password hashed */
+    DKT_MAIL_TENANT,   /* dkt_command_mail_t: get_tenant, list_tenants, set_tenant suspended */
+    DKT_MAIL_SETTINGS, /* dkt_settings_mail_t: copy into the control database */
+    DKT_MAIL_CONTEXT,  /* dkt_context_mail_t: the directory suspended or resumed a tenant */
+} dkt_mail_kind_t;
+
+/* A request inside a worker. The core sees `work` only; its container is found again from it. */
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;   /* all zero where the method names none */
+    dkt_uuid_t request_id; /* all zero if there is none */
+    uint32_t msgid;
+    uint32_t present;          /* params, DKT_PARAM_BIT mask */
+    dkt_table_version_t table; /* of the broker that sent it */
+    int64_t park_until_mono_ms;
+    dkt_work_t work; /* must be last: it ends with the frame */
+} dkt_work_mail_t;
+
+dkt_work_mail_t *dkt_work_mail(dkt_work_t *work);
+
+/* An answer on its way to a broker. */
+typedef struct {
+    dkt_mail_t mail;
+    uint32_t link;
+    uint8_t outcome; /* dkt_link_outcome_t */
+    uint64_t seq;
+    uint32_t len;
+    uint8_t bytes[];
+} dkt_answer_mail_t;
+
+/* Makes the answer of a work and frees the work. */
+dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, size_t len);
+
+typedef enum {
+    DKT_HASH_FOR_TENANT,  /* for the core of a tenant */
+    DKT_HASH_FOR_NOBODY,  /* a login to an unknown account: takes as long as a real one */
+    DKT_HASH_FOR_ACCOUNT, /* create_account */
+} dkt_hash_purpose_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_hash_purpose_t purpose;
+    dkt_client_t client;   /* FOR_TENANT */
+    uint64_t serial;       /* FOR_TENANT: which activation asked */
+    dkt_work_mail_t *work; /* FOR_NOBODY, FOR_ACCOUNT */
+    dkt_hash_job_t job;
+} dkt_hash_mail_t;
+
+/* Where a tenant lives. The role has the name of the database. */
+typedef struct {
+    char host[DKT_HOST_BYTES_MAX];
+    char port[DKT_PORT_BYTES_MAX];
+    char database[DKT_DATABASE_BYTES_MAX];
+    char sub_domain[DKT_DOMAIN_BYTES_MAX];
+    bool suspended;
+} dkt_home_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    dkt_status_t status; /* OK, NOT_FOUND, UNAVAILABLE */
+    dkt_home_t home;
+} dkt_lookup_mail_t;
+
+/* Somebody holds the lock of a tenant that the table gives to us. */
+typedef struct {
+    dkt_mail_t mail;
+    char database[DKT_DATABASE_BYTES_MAX];
+    int64_t asked_mono_ms, held_since_mono_ms, gained_mono_ms;
+} dkt_holder_mail_t;
+
+/* READY and ENDED of an actor. */
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    uint64_t serial;
+    bool served; /* it got as far as SERVING */
+    bool clean, lock_held, stale;
+    int64_t next_due_ms;
+    char text[DKT_ERR_TEXT_BYTES_MAX];
+    uint32_t suspect_count;
+    dkt_uuid_t *suspects; /* heap */
+} dkt_actor_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_table_t table;
+} dkt_table_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    uint32_t count;
+    char addresses[DKT_BROKERS_MAX][DKT_ADDRESS_BYTES_MAX];
+} dkt_brokers_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_work_mail_t *work;
+    char password[DKT_HASH_TEXT_BYTES]; /* ACCOUNT: argon2id text */
+} dkt_command_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    dkt_settings_t settings;
+} dkt_settings_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    bool suspended;
+    dkt_work_mail_t *work; /* goes on to the tenant's actor; NULL: it was answered */
+} dkt_context_mail_t;
+
+/* What all threads of the process share; set before they start and constant from then on, but for
+ * what is atomic. */
+typedef struct {
+    const char *uri; /* control database */
+    const char *node;
+    dkt_incarnation_t incarnation;
+    dkt_keyring_t id_keys;
+    dkt_token_secret_t token_key;
+    uint32_t token_public_count;
+    dkt_token_public_t token_publics[DKT_TOKEN_KEYS_MAX];
+    uint8_t master[DKT_KEY_BYTES];
+    dkt_mailbox_t *node_box, *hasher_box, *directory_box, *accounts_box;
+    atomic_uint hashes_pending; /* <= DKT_HASH_QUEUE_MAX */
+    atomic_bool leader;         /* is this worker's directory the leader? */
+    atomic_bool stopping;       /* for threads that sleep between tries */
+} dkt_env_t;
+
+/* Into a mailbox that is large enough for everything that may be open: a refusal is our bug. */
+void dkt_mail_post(dkt_mailbox_t *box, dkt_mail_t *mail, dkt_mail_kind_t kind);
+
+/* A message without content, and a zeroed one; out of memory ends the process. */
+void dkt_mail_post_kind(dkt_mailbox_t *box, dkt_mail_kind_t kind);
+void *dkt_mail_alloc(size_t bytes);
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "workers/pool.h"
+
+#include <assert.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "lib/edge/clock.h"
+#include "lib/edge/control.h"
+#include "lib/edge/keys.h"
+#include "lib/edge/log.h"
+
+#define S_IDLE_MS         50    /* between looks at the pool */
+#define S_CLEAN_MS        30000 /* between looks for what was left half-made */
+#define S_RETRY_MS        500   /* after an error */
+#define S_SQL_BYTES_MAX   512
+#define S_PASSWORD_BYTES  44
+#define S_RANDOM_BYTES    16
+#define S_CONNECTIONS_MAX "3" /* per role: the owner, its successor, one to spare */
+
+struct dkt_pool {
+    dkt_env_t *env;
+    pthread_t threads[DKT_POOL_MAKERS];
+    uint32_t thread_count;
+};
+
+/* `name` is generated, or read back from a column with a check on its form. */
+static dkt_status_t s_exec(PGconn *conn, const char *before, const char *name, const char *after,
+                           dkt_err_t *err)
+{
+    char sql[S_SQL_BYTES_MAX];
+    int len = snprintf(sql, sizeof sql, "%s \"%s\" %s", before, name, after);
+    assert(len > 0 && len < (int)sizeof sql);
+    return dkt_control_exec(conn, sql, 0, NULL, err);
+}
+
+/* The password goes to the server as its SCRAM verifier, so that no log ever sees it. */
+static dkt_status_t s_make_role(PGconn *conn, const dkt_env_t *env, const char *name,
+                                dkt_err_t *err)
+{
+    char password[S_PASSWORD_BYTES], after[S_SQL_BYTES_MAX];
+    dkt_keys_role_password(env->master, name, password);
+    char *verifier = PQencryptPasswordConn(conn, password, name, "scram-sha-256");
+    sodium_memzero(password, sizeof password);
+    if (!verifier) {
+        return dkt_fail(err, DKT_UNAVAILABLE, NULL, "no verifier for a role's password");
+    }
+    snprintf(after, sizeof after,
+             "login connection limit " S_CONNECTIONS_MAX " password '%s'"
+             " in role " DKT_CONTROL_TENANT_ROLE,
+             verifier);
+    PQfreemem(verifier);
+    return s_exec(conn, "create role", name, after, err);
+}
+
+static dkt_status_t s_make(PGconn *conn, const dkt_env_t *env, const char *name, dkt_err_t *err)
+{
+    dkt_status_t status = s_make_role(conn, env, name, err);
+    if (status == DKT_OK) {
+        status = s_exec(conn, "create database", name, "template " DKT_CONTROL_TEMPLATE, err);
+    }
+    if (status == DKT_OK) {
+        status = s_exec(conn, "revoke all on database", name, "from public", err);
+    }
+    if (status == DKT_OK) {
+        char grant[S_SQL_BYTES_MAX];
+        snprintf(grant, sizeof grant, "to \"%s\"", name);
+        status = s_exec(conn, "grant connect on database", name, grant, err);
+    }
+    if (status == DKT_OK) {
+        const char *params[] = {name};
+        status = dkt_control_exec(conn, "update pool set state = 'ready' where database = $1", 1,
+                                  params, err);
+    }
+    return status;
+}
+
+dkt_status_t dkt_pool_fill_one(PGconn *conn, const dkt_env_t *env, uint32_t ready_min, bool *made,
+                               dkt_err_t *err)
+{
+    uint8_t random[S_RANDOM_BYTES];
+    char name[DKT_DATABASE_BYTES_MAX] = "t_", wanted[16];
+    randombytes_buf(random, sizeof random);
+    sodium_bin2hex(name + 2, sizeof name - 2, random, sizeof random);
+    snprintf(wanted, sizeof wanted, "%u", ready_min);
+    const char *params[] = {name, wanted};
+    *made = false;
+    PGresult *result = dkt_control_run(conn,
+                                       "insert into pool (database, cluster, state)"
+                                       " select $1, 'local', 'making'"
+                                       " where (select count(*) from pool) < $2::integer"
+                                       " returning database",
+                                       2, params, err);
+    if (!result) {
+        return err->status;
+    }
+    bool wanted_one = PQntuples(result) == 1;
+    PQclear(result);
+    if (!wanted_one) {
+        return DKT_OK;
+    }
+    dkt_status_t status = s_make(conn, env, name, err);
+    *made = status == DKT_OK;
+    return status;
+}
+
+dkt_status_t dkt_pool_clean(PGconn *conn, dkt_err_t *err)
+{
+    PGresult *result = dkt_control_run(conn,
+                                       "select database from pool where state = 'making'"
+                                       " and since < clock_timestamp () - interval '1 minute'",
+                                       0, NULL, err);
+    if (!result) {
+        return err->status;
+    }
+    dkt_status_t status = DKT_OK;
+    for (int i = 0; i < PQntuples(result) && status == DKT_OK; i++) {
+        const char *params[] = {PQgetvalue(result, i, 0)};
+        status = s_exec(conn, "drop database if exists", params[0], "with (force)", err);
+        if (status == DKT_OK) {
+            status = s_exec(conn, "drop role if exists", params[0], "", err);
+        }
+        if (status == DKT_OK) {
+            status = dkt_control_exec(conn, "delete from pool where database = $1", 1, params, err);
+        }
+    }
+    PQclear(result);
+    return status;
+}
+
+/* -- threads
+ * ----------------------------------------------------------------------------------------- */
+
+static PGconn *s_connect(const dkt_env_t *env, dkt_err_t *err)
+{
+    PGconn *conn = dkt_control_connect(env->uri, NULL, "pool", err);
+    if (conn && dkt_control_exec(conn, "set statement_timeout = '30s'; set lock_timeout = '10s'", 0,
+                                 NULL, err) != DKT_OK) {
+        PQfinish(conn);
+        conn = NULL;
+    }
+    return conn;
+}
+
+/* One look at the pool; returns how long to wait before the next. */
+static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms, dkt_err_t *err)
+{
+    bool made = false;
+    if (dkt_clock_mono_ms() >= *clean_mono_ms) {
+        *clean_mono_ms = dkt_clock_mono_ms() + S_CLEAN_MS;
+        if (dkt_pool_clean(conn, err) != DKT_OK) {
+            dkt_log(DKT_LOG_WARN, "pool: %s", err->text);
+        }
+    }
+    if (dkt_pool_fill_one(conn, env, DKT_POOL_READY_MIN, &made, err) != DKT_OK) {
+        dkt_log(DKT_LOG_WARN, "pool: %s", err->text);
+        return S_RETRY_MS;
+    }
+    return made ? 0 : S_IDLE_MS;
+}
+
+static void *s_run(void *argument)
+{
+    dkt_env_t *env = argument;
+    PGconn *conn = NULL;
+    int64_t clean_mono_ms = 0;
+    while (!atomic_load(&env->stopping)) {
+        dkt_err_t err;
+        int wait_ms = S_IDLE_MS;
+        bool leader = atomic_load(&env->leader);
+        if (conn && (!leader || PQstatus(conn) != CONNECTION_OK)) {
+            PQfinish(conn);
+            conn = NULL;
+        }
+        if (leader && !conn) {
+            conn = s_connect(env, &err);
+            wait_ms = S_RETRY_MS;
+        }
+        if (conn) {
+            wait_ms = s_look(env, conn, &clean_mono_ms, &err);
+        }
+        (void)poll(NULL, 0, wait_ms);
+    }
+    PQfinish(conn);
+    return NULL;
+}
+
+dkt_pool_t *dkt_pool_new(dkt_env_t *env)
+{
+    dkt_pool_t *self = calloc(1, sizeof *self);
+    if (!self) {
+        return NULL;
+    }
+    self->env = env;
+    while (self->thread_count < DKT_POOL_MAKERS &&
+           pthread_create(&self->threads[self->thread_count], NULL, s_run, env) == 0) {
+        self->thread_count++;
+    }
+    if (self->thread_count < DKT_POOL_MAKERS) {
+        atomic_store(&env->stopping, true);
+        dkt_pool_destroy(&self);
+    }
+    return self;
+}
+
+void dkt_pool_destroy(dkt_pool_t **self_p)
+{
+    dkt_pool_t *self = *self_p;
+    if (!self) {
+        return;
+    }
+    *self_p = NULL;
+    assert(atomic_load(&self->env->stopping));
+    for (uint32_t i = 0; i < self->thread_count; i++) {
+        pthread_join(self->threads[i], NULL);
+    }
+    free(self);
+}
