@@ -143,6 +143,17 @@ static void s_ack_add(const s_op_t *op, const dkt_reply_t *reply)
     self->ack_count++;
 }
 
+/* A few of many, each of another company. */
+static bool s_example_wanted(dkt_demo_t *self, uint16_t company)
+{
+    for (size_t i = 0; i < self->example_count; i++) {
+        if (self->examples[i].company == company) {
+            return false;
+        }
+    }
+    return self->example_count < DKT_DEMO_EXAMPLES && dkt_demo_random(self, 20) == 0;
+}
+
 /* Notes why it was refused; keeps the first few with what else would have fitted. */
 static void s_refused(const s_op_t *op, const dkt_reply_t *reply)
 {
@@ -157,10 +168,10 @@ static void s_refused(const s_op_t *op, const dkt_reply_t *reply)
     for (size_t i = 0; i < sizeof self->reasons / sizeof self->reasons[0]; i++) {
         self->reasons[i] += dkt_text_is(reply->reason, dkt_demo_reasons[i]);
     }
-    if (self->example_count == DKT_DEMO_EXAMPLES ||
-        dkt_demo_random(self, 20) != 0) { /* a few of many, not the first */
+    if (!s_example_wanted(self, op->company)) {
         return;
     }
+    self->examples[self->example_count].company = op->company;
     char *text = self->examples[self->example_count++].text;
     size_t max = sizeof self->examples[0].text, used = 0;
     used = (size_t)snprintf(
