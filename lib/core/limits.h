@@ -85,11 +85,12 @@
 #define DKT_BROKER_GRACE_MS        2500     /* past the budget: a commit under way may take 2 s */
 #define DKT_BROKER_RETRY_MS        20       /* between two tries of a request that was `moved` */
 #define DKT_BROKER_TABLE_WAIT_MS   250      /* for a newer table that a worker mentioned: a beat */
-#define DKT_BROKER_FORGET_MS       10000    /* a worker unheard for this long and in no table */
-#define DKT_BROKER_RETRY_AFTER_MS  100      /* what `unavailable` and `overloaded` advise */
-#define DKT_BROKER_SOURCES_MAX     4096     /* peers whose quota is remembered */
-#define DKT_BROKER_TOKENS_MAX      16384    /* verified tokens remembered, of at most 1 KiB each */
-#define DKT_BROKER_BAD_TOKENS_MAX  256      /* and refused ones, so that a retry loop stays cheap */
+#define DKT_BROKER_LOSSES_MAX      3 /* owners that one request may lose: it may be what kills them */
+#define DKT_BROKER_FORGET_MS       10000 /* a worker unheard for this long and in no table */
+#define DKT_BROKER_RETRY_AFTER_MS  100   /* what `unavailable` and `overloaded` advise */
+#define DKT_BROKER_SOURCES_MAX     4096  /* peers whose quota is remembered */
+#define DKT_BROKER_TOKENS_MAX      16384 /* verified tokens remembered, of at most 1 KiB each */
+#define DKT_BROKER_BAD_TOKENS_MAX  256   /* and refused ones, so that a retry loop stays cheap */
 
 /* -- worker -- */
 #define DKT_ACTIVATIONS_MAX        16 /* at a time per worker: 1000 connects at once take 6 to 8 s */
@@ -100,12 +101,12 @@
 /* -- producer library ----------------------------------------------------------------------------
  */
 #define DKT_PRODUCER_IN_FLIGHT_DEFAULT 1024
-#define DKT_PRODUCER_ATTEMPT_MS        2000  /* silence that ends an attempt: a failover is faster */
+#define DKT_PRODUCER_ATTEMPT_MS        2000 /* silence that ends an attempt: a failover is faster */
 #define DKT_PRODUCER_TOTAL_MS          10000 /* all attempts of a call together */
 #define DKT_PRODUCER_BACKOFF_MIN_MS    20    /* first pause where the answer names none */
 #define DKT_PRODUCER_BACKOFF_MAX_MS    1000
 #define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts that may end in `internal`: it may be poisoned */
-#define DKT_PRODUCER_DRAIN_MAX         1024 /* messages taken from the socket in one poll */
+#define DKT_PRODUCER_DRAIN_MAX         1024    /* messages taken from the socket in one poll */
 #define DKT_PRODUCER_ANSWER_BYTES_MAX  1048576 /* an answer's frame; a list page is 256 KiB */
 /* -- operation -----------------------------------------------------------------------------------
  */
