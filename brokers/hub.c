@@ -14,7 +14,6 @@
 #include "lib/edge/log.h"
 #include "lib/edge/zap.h"
 
-#define S_CLIENT_HWM          64      /* messages of a connection, each up to 256 frames */
 #define S_ROUND_MESSAGES      512     /* received from one client socket before sending */
 #define S_ROUND_FRAMES        4096    /* and frames */
 #define S_ROUND_LINK_MESSAGES 64      /* from workers; they are kept until the flush */
@@ -281,14 +280,11 @@ static bool s_bind_all(dkt_hub_t *self, dkt_err_t *err)
     if (!s_start_zap(self, &curve, err)) {
         return false;
     }
-    /* Workers are ours and bounded by the router: no mark of libzmq's decides about them. */
-    static const dkt_hub_side_t workers = {DKT_LINK_BYTES_MAX, 0, true};
-    static const dkt_hub_side_t clients = {DKT_FRAME_BYTES_MAX, S_CLIENT_HWM, false};
     const dkt_hub_config_t *config = &self->config;
-    bool ok = s_bind(self, S_WORKERS, config->workers_address, &workers, NULL, err) &&
-              s_bind(self, S_INTERNAL, config->internal_address, &clients,
+    bool ok = s_bind(self, S_WORKERS, config->workers_address, &dkt_hub_workers, NULL, err) &&
+              s_bind(self, S_INTERNAL, config->internal_address, &dkt_hub_clients,
                      config->insecure_dev ? NULL : &curve, err) &&
-              s_bind(self, S_PUBLIC, config->public_address, &clients, NULL, err);
+              s_bind(self, S_PUBLIC, config->public_address, &dkt_hub_clients, NULL, err);
     sodium_memzero(&curve, sizeof curve);
     return ok;
 }

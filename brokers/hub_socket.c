@@ -7,6 +7,7 @@
 #include "lib/edge/log.h"
 #include "lib/edge/zap.h"
 
+#define S_CLIENT_HWM           64 /* messages of a connection, each up to 256 frames */
 #define S_BACKLOG              1024
 #define S_HANDSHAKE_MS         2000 /* silent connections are gone after this */
 #define S_KEEPALIVE_IDLE_S     10   /* a client whose machine is gone is noticed after 20 s */
@@ -16,6 +17,10 @@
 #define S_HEARTBEAT_TIMEOUT_MS 1500
 #define S_HEARTBEAT_TTL_MS     2000
 #define S_LINGER_MS            1000 /* answers on their way when the broker ends */
+
+const dkt_hub_side_t dkt_hub_clients = {DKT_FRAME_BYTES_MAX, S_CLIENT_HWM, false};
+/* Workers are ours and bounded by the router: no mark of libzmq's decides about them. */
+const dkt_hub_side_t dkt_hub_workers = {DKT_LINK_BYTES_MAX, 0, true};
 
 static bool s_set_int(void *socket, int option, int value)
 {

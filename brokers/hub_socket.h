@@ -17,6 +17,8 @@ typedef struct {
     bool heartbeats;         /* only together with hwm 0 */
 } dkt_hub_side_t;
 
+extern const dkt_hub_side_t dkt_hub_clients, dkt_hub_workers;
+
 /* `curve` NULL: no encryption; otherwise the socket is in the authenticator's domain. NULL on
  * failure with err filled. */
 void *dkt_hub_bind(void *context, const char *address, const dkt_hub_side_t *side,
