@@ -339,9 +339,8 @@ static void s_judge_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked
                            .held_for_ms = now_mono_ms - asked->held_since_mono_ms,
                            .gained_ago_ms = now_mono_ms - asked->gained_mono_ms};
     holder.holder_known = s_parse_holder(PQgetvalue(result, 0, 1), &holder.holder);
-    const dkt_worker_watch_t *watched = dkt_watch_find(&self->watch, &holder.holder);
-    holder.holder_listed = watched != NULL;
-    holder.holder_dead = watched && watched->marked_dead;
+    holder.holder_listed = s_is_true(result, 0, 4);
+    holder.holder_dead = s_is_true(result, 0, 5);
     if (!dkt_holder_may_end(&self->env->incarnation, &holder)) {
         return;
     }
@@ -364,14 +363,19 @@ static void s_ask_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked)
 {
     const char *params[] = {asked->database};
     dkt_err_t err;
-    if (!self->conn || self->watch.last_poll_mono_ms == 0) {
+    if (!self->conn) {
         return; /* nothing is known: nobody is judged */
     }
+    /* The row of the holder's worker is read here and now: one that this directory has not seen yet
+     * is a new worker, not a dead one. */
     PGresult *result = dkt_control_run(
         self->conn,
         "select a.pid, a.application_name,"
         " (extract (epoch from clock_timestamp () - a.backend_start) * 1000)::bigint,"
-        " a.backend_start from pg_locks l join pg_stat_activity a on a.pid = l.pid"
+        " a.backend_start, w.incarnation is not null, w.dead_at is not null"
+        " from pg_locks l join pg_stat_activity a on a.pid = l.pid"
+        " left join workers w"
+        "   on replace (w.incarnation::text, '-', '') = right (a.application_name, 32)"
         " where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = $1"
         " and l.database = a.datid"
         " and (l.classid::bigint << 32 | l.objid::bigint) = " S_HOLDER_LOCK,
