@@ -88,13 +88,13 @@ typedef struct {
     uint16_t company;
     uint8_t class_index, state; /* dkt_ack_state_t */
     bool repeated;              /* acknowledged once more to a repeated request */
+    bool held;                  /* made by allocate_slot */
 } dkt_ack_t;
 
-/* A ticket that was resolved, or whose resolve had no answer. */
+/* A ticket that was resolved. */
 typedef struct {
     uint64_t number;
     uint16_t company;
-    bool sure;
 } dkt_done_t;
 
 #define DKT_DEMO_EXAMPLES 3

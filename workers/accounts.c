@@ -33,8 +33,7 @@ struct dkt_accounts {
     uint8_t *answer; /* S_ANSWER_BYTES_MAX */
 };
 
-/* -- session
- * ------------------------------------------------------------------------------------------ */
+/* -- session -- */
 
 static dkt_status_t s_session(dkt_accounts_t *self, dkt_err_t *err)
 {
@@ -52,8 +51,7 @@ static dkt_status_t s_session(dkt_accounts_t *self, dkt_err_t *err)
     return self->conn ? DKT_OK : err->status;
 }
 
-/* -- answers
- * ------------------------------------------------------------------------------------------ */
+/* -- answers -- */
 
 static void s_answer(dkt_accounts_t *self, dkt_work_mail_t *work, const dkt_w_t *w)
 {
@@ -77,8 +75,7 @@ static void s_fail(dkt_accounts_t *self, dkt_work_mail_t *work, dkt_err_t *err)
     s_answer(self, work, &w);
 }
 
-/* -- create_account
- * ------------------------------------------------------------------------------------ */
+/* -- create_account -- */
 
 static void s_answer_created(dkt_accounts_t *self, dkt_work_mail_t *work,
                              const dkt_saga_account_t *account)
@@ -174,8 +171,7 @@ static void s_retry_waiting(dkt_accounts_t *self)
     }
 }
 
-/* -- tenant context
- * ------------------------------------------------------------------------------------- */
+/* -- tenant context -- */
 
 /* True if the tenant's actor has to see the request too. */
 static bool s_has_more(const dkt_work_mail_t *work)
@@ -247,9 +243,7 @@ static void s_copy(dkt_accounts_t *self, const dkt_settings_mail_t *mail)
     }
 }
 
-/* -- loop
- * ------------------------------------------------------------------------------------------------
- */
+/* -- loop -- */
 
 static void s_finish_left(dkt_accounts_t *self)
 {

@@ -149,8 +149,7 @@ dkt_status_t dkt_accounts_list(PGconn *conn, const dkt_request_t *request, dkt_w
     return DKT_OK;
 }
 
-/* -- changes
- * ---------------------------------------------------------------------------------------- */
+/* -- changes -- */
 
 static dkt_status_t s_change(PGconn *conn, const char *sql, const dkt_client_t *client,
                              const char *value, dkt_err_t *err)

@@ -56,7 +56,7 @@ static uint64_t s_number(const PGresult *result, int row, int column)
     return strtoull(PQgetvalue(result, row, column), NULL, 10);
 }
 
-/* -- session ----------------------------------------------------------------------------------- */
+/* -- session -- */
 
 static void s_close(dkt_directory_t *self, const char *why)
 {
@@ -95,11 +95,17 @@ static dkt_status_t s_register(dkt_directory_t *self, dkt_err_t *err)
     }
     const char *row[] = {self->incarnation, self->env->node, self->lock_key,
                          self->leaving ? "true" : "false"};
-    return dkt_control_exec(self->conn,
-                            "insert into workers (incarnation, node, lock_key, leaving)"
-                            " values ($1, $2, $3, $4)"
-                            " on conflict (incarnation) do update set leaving = excluded.leaving",
-                            4, row, err);
+    status = dkt_control_exec(self->conn,
+                              "insert into workers (incarnation, node, lock_key, leaving)"
+                              " values ($1, $2, $3, $4)"
+                              " on conflict (incarnation) do update"
+                              " set leaving = excluded.leaving",
+                              4, row, err);
+    return status == DKT_OK
+               ? dkt_control_exec(self->conn,
+                                  "listen " DKT_DIRECTORY_CHANNEL "; notify " DKT_DIRECTORY_CHANNEL,
+                                  0, NULL, err)
+               : status;
 }
 
 static void s_connect(dkt_directory_t *self)
@@ -122,7 +128,7 @@ static void s_connect(dkt_directory_t *self)
     dkt_log(DKT_LOG_INFO, "registered as %s", self->incarnation);
 }
 
-/* -- what a poll may find changed -------------------------------------------------------------- */
+/* -- what a poll may find changed -- */
 
 static dkt_status_t s_read_table(dkt_directory_t *self, dkt_err_t *err)
 {
@@ -235,8 +241,7 @@ static void s_poll(dkt_directory_t *self)
     self->next_poll_mono_ms = began_mono_ms + DKT_POLL_MS;
 }
 
-/* -- lookups ------------------------------------------------------------------------------------
- */
+/* -- lookups -- */
 
 static dkt_lookup_mail_t *s_find_lookup(dkt_mail_t *list, const dkt_client_t *client)
 {
@@ -310,7 +315,7 @@ static void s_look_up(dkt_directory_t *self, dkt_mail_t *list)
     }
 }
 
-/* -- a lock that somebody holds ---------------------------------------------------------------- */
+/* -- a lock that somebody holds -- */
 
 /* application_name is docket/NODE/INCARNATION; the incarnation as 32 hex digits or as a uuid. */
 static bool s_parse_holder(const char *name, dkt_incarnation_t *holder)
@@ -334,9 +339,8 @@ static void s_judge_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked
                            .held_for_ms = now_mono_ms - asked->held_since_mono_ms,
                            .gained_ago_ms = now_mono_ms - asked->gained_mono_ms};
     holder.holder_known = s_parse_holder(PQgetvalue(result, 0, 1), &holder.holder);
-    const dkt_worker_watch_t *watched = dkt_watch_find(&self->watch, &holder.holder);
-    holder.holder_listed = watched != NULL;
-    holder.holder_dead = watched && watched->marked_dead;
+    holder.holder_listed = s_is_true(result, 0, 4);
+    holder.holder_dead = s_is_true(result, 0, 5);
     if (!dkt_holder_may_end(&self->env->incarnation, &holder)) {
         return;
     }
@@ -359,14 +363,19 @@ static void s_ask_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked)
 {
     const char *params[] = {asked->database};
     dkt_err_t err;
-    if (!self->conn || self->watch.last_poll_mono_ms == 0) {
+    if (!self->conn) {
         return; /* nothing is known: nobody is judged */
     }
+    /* The row of the holder's worker is read here and now: one that this directory has not seen yet
+     * is a new worker, not a dead one. */
     PGresult *result = dkt_control_run(
         self->conn,
         "select a.pid, a.application_name,"
         " (extract (epoch from clock_timestamp () - a.backend_start) * 1000)::bigint,"
-        " a.backend_start from pg_locks l join pg_stat_activity a on a.pid = l.pid"
+        " a.backend_start, w.incarnation is not null, w.dead_at is not null"
+        " from pg_locks l join pg_stat_activity a on a.pid = l.pid"
+        " left join workers w"
+        "   on replace (w.incarnation::text, '-', '') = right (a.application_name, 32)"
         " where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = $1"
         " and l.database = a.datid"
         " and (l.classid::bigint << 32 | l.objid::bigint) = " S_HOLDER_LOCK,
@@ -381,8 +390,7 @@ static void s_ask_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked)
     PQclear(result);
 }
 
-/* -- mail ---------------------------------------------------------------------------------------
- */
+/* -- mail -- */
 
 static void s_leave(dkt_directory_t *self)
 {
@@ -448,10 +456,33 @@ static void s_deregister(dkt_directory_t *self)
     }
 }
 
+/* A notification only says "look now": what changed is read by the next poll, which comes anyway.
+ */
+static void s_take_notices(dkt_directory_t *self)
+{
+    if (!self->conn) {
+        return;
+    }
+    if (!PQconsumeInput(self->conn)) {
+        s_close(self, "the session broke");
+        return;
+    }
+    PGnotify *notice;
+    while ((notice = PQnotifies(self->conn))) {
+        if (notice->be_pid != PQbackendPID(self->conn)) {
+            self->next_poll_mono_ms = 0;
+        }
+        PQfreemem(notice);
+    }
+}
+
 static void *s_run(void *argument)
 {
     dkt_directory_t *self = argument;
-    struct pollfd item = {.fd = dkt_mailbox_fd(self->env->directory_box), .events = POLLIN};
+    struct pollfd items[] = {
+        {.fd = dkt_mailbox_fd(self->env->directory_box), .events = POLLIN},
+        {.fd = -1, .events = POLLIN},
+    };
     bool running = true;
     while (running) {
         int64_t now_mono_ms = dkt_clock_mono_ms();
@@ -463,15 +494,16 @@ static void *s_run(void *argument)
         }
         int64_t due_mono_ms = self->conn ? self->next_poll_mono_ms : self->retry_mono_ms;
         int64_t wait_ms = due_mono_ms - dkt_clock_mono_ms();
-        (void)poll(&item, 1, wait_ms > 0 ? (int)wait_ms : 0);
+        items[1].fd = self->conn ? PQsocket(self->conn) : -1; /* poll skips a negative one */
+        (void)poll(items, 2, wait_ms > 0 ? (int)wait_ms : 0);
+        s_take_notices(self);
         running = s_take(self, dkt_mailbox_drain(self->env->directory_box));
     }
     s_deregister(self);
     return NULL;
 }
 
-/* -- life ---------------------------------------------------------------------------------------
- */
+/* -- life -- */
 
 dkt_directory_t *dkt_directory_new(dkt_env_t *env)
 {

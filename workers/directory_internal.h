@@ -12,7 +12,8 @@
 #include "lib/core/directory.h"
 #include "workers/directory.h"
 
-#define DKT_UUID_TEXT_BYTES 37
+#define DKT_UUID_TEXT_BYTES   37
+#define DKT_DIRECTORY_CHANNEL "docket_directory" /* NOTIFY: look at the control database now */
 
 struct dkt_directory {
     dkt_env_t *env;

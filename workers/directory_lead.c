@@ -94,7 +94,8 @@ static dkt_status_t s_write_table(dkt_directory_t *self, const dkt_table_t *tabl
         self->conn,
         "with guard as (select from leader where epoch = $1 for share)"
         " update vshards v set epoch = $1, version = $2, body = decode ($3, 'hex') from guard"
-        " where (v.epoch, v.version) < ($1, $2) returning v.version",
+        " where (v.epoch, v.version) < ($1, $2)"
+        " returning pg_notify ('" DKT_DIRECTORY_CHANNEL "', '')",
         3, params, err);
     if (!result) {
         return err->status;

@@ -21,8 +21,7 @@
 #define S_LEAVE_MAX_MS 1500 /* a leaving worker waits this long for others to take over */
 #define S_FIXED_ITEMS  2
 
-/* -- mail
- * ------------------------------------------------------------------------------------------- */
+/* -- mail -- */
 
 static void s_on_answer(dkt_node_t *self, dkt_mail_t *mail)
 {
@@ -122,8 +121,7 @@ static void s_take_mail(dkt_node_t *self)
     }
 }
 
-/* -- turn
- * ------------------------------------------------------------------------------------------- */
+/* -- turn -- */
 
 static void s_take_signal(dkt_node_t *self)
 {
@@ -219,8 +217,7 @@ static void s_turn(dkt_node_t *self)
     }
 }
 
-/* -- life
- * ------------------------------------------------------------------------------------------- */
+/* -- life -- */
 
 static bool s_make_nobody_hash(dkt_node_t *self)
 {

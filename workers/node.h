@@ -123,8 +123,7 @@ typedef struct {
     dkt_node_counts_t counts;
 } dkt_node_t;
 
-/* -- node_link.c: brokers -----------------------------------------------------------------------
- */
+/* -- node_link.c: brokers -- */
 
 void dkt_node_set_brokers(dkt_node_t *self, const dkt_brokers_mail_t *brokers);
 void dkt_node_close_links(dkt_node_t *self);
@@ -136,8 +135,7 @@ void dkt_node_read(dkt_node_t *self, dkt_node_link_t *link);
 void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer);
 void dkt_node_flush(dkt_node_t *self);
 
-/* -- node_request.c: what to do with a request ---------------------------------------------------
- */
+/* -- node_request.c: what to do with a request -- */
 
 void dkt_node_request(dkt_node_t *self, dkt_node_link_t *link, dkt_table_version_t table,
                       const dkt_link_request_t *request);
@@ -155,10 +153,26 @@ void dkt_node_moved(dkt_node_t *self, dkt_work_mail_t *work);
 /* NOT_FOUND, but a login takes as long as with a wrong password and gets the same answer. */
 void dkt_node_unknown(dkt_node_t *self, dkt_work_mail_t *work);
 
-/* -- node_tenant.c: records and activation -------------------------------------------------------
- */
+/* -- node_record.c: records and what waits for them -- */
 
 dkt_record_t *dkt_node_find(dkt_node_t *self, const dkt_client_t *client);
+/* Makes it if there is none; NULL: there are DKT_NODE_RECORDS_MAX. */
+dkt_record_t *dkt_node_record(dkt_node_t *self, const dkt_client_t *client);
+/* Only an IDLE one for which nothing waits. */
+void dkt_node_forget(dkt_node_t *self, dkt_record_t *record);
+void dkt_node_move(dkt_node_t *self, dkt_record_t *record, dkt_node_state_t state);
+const char *dkt_node_state_name(dkt_node_state_t state);
+/* Takes the work: it waits, or is answered `overloaded`. */
+void dkt_node_wait(dkt_node_t *self, dkt_record_t *record, dkt_work_mail_t *work);
+/* Everything that waits, the caller's now. */
+dkt_mail_t *dkt_node_take_pending(dkt_node_t *self, dkt_record_t *record);
+typedef void(dkt_node_dispose_fn)(dkt_node_t *self, dkt_work_mail_t *work);
+void dkt_node_dispose(dkt_node_t *self, dkt_record_t *record, dkt_node_dispose_fn *dispose);
+/* Answers those whose budget is over. */
+void dkt_node_expire(dkt_node_t *self, dkt_record_t *record);
+
+/* -- node_tenant.c: activation -- */
+
 bool dkt_node_owns(const dkt_node_t *self, uint16_t vshard);
 /* Takes a work for a tenant of ours. */
 void dkt_node_give(dkt_node_t *self, dkt_work_mail_t *work);
@@ -166,14 +180,22 @@ void dkt_node_found(dkt_node_t *self, const dkt_lookup_mail_t *found);
 void dkt_node_ready(dkt_node_t *self, const dkt_actor_mail_t *event);
 void dkt_node_ended(dkt_node_t *self, dkt_actor_mail_t *event);
 void dkt_node_set_table(dkt_node_t *self, const dkt_table_t *table);
-/* Starts what the gate lets in, retries what is due, expires budgets, passivates. */
+/* Asks the directory where it lives, then queues it. */
+void dkt_node_resolve(dkt_node_t *self, dkt_record_t *record);
+/* Starts what the gate lets in. */
+void dkt_node_start_queued(dkt_node_t *self);
+/* Drains the actor of a STARTING or SERVING one. */
+void dkt_node_close(dkt_node_t *self, dkt_record_t *record);
+/* It is somebody else's now. */
+void dkt_node_lose(dkt_node_t *self, dkt_record_t *record);
+
+/* -- node_turn.c: time -- */
+
 void dkt_node_turn(dkt_node_t *self);
 void dkt_node_drain_all(dkt_node_t *self);
 void dkt_node_drop_all(dkt_node_t *self);
-const char *dkt_node_state_name(dkt_node_state_t state);
 
-/* -- node.c --------------------------------------------------------------------------------------
- */
+/* -- node.c -- */
 
 typedef struct {
     dkt_env_t *env;

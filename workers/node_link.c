@@ -119,8 +119,7 @@ void dkt_node_close_links(dkt_node_t *self)
     }
 }
 
-/* -- sending ------------------------------------------------------------------------------------
- */
+/* -- sending -- */
 
 static bool s_send(dkt_node_link_t *link, const uint8_t *bytes, size_t len)
 {
@@ -227,8 +226,7 @@ void dkt_node_beat(dkt_node_t *self)
     }
 }
 
-/* -- receiving ----------------------------------------------------------------------------------
- */
+/* -- receiving -- */
 
 static void s_greet(dkt_node_t *self, dkt_node_link_t *link, const dkt_link_header_t *header)
 {

@@ -17,8 +17,7 @@
 #define S_HASH_RETRY_MS   1000 /* a full hashing queue takes 1.8 s to empty */
 #define S_MILLI           1000
 
-/* -- answers
- * --------------------------------------------------------------------------------------- */
+/* -- answers -- */
 
 void dkt_node_answer(dkt_node_t *self, dkt_work_mail_t *work, const uint8_t *bytes, size_t len)
 {
@@ -86,8 +85,7 @@ void dkt_node_unknown(dkt_node_t *self, dkt_work_mail_t *work)
     s_hash_for(self, work, DKT_HASH_FOR_NOBODY, DKT_HASH_VERIFY, request.password);
 }
 
-/* -- the directory's methods
- * ----------------------------------------------------------------------- */
+/* -- the directory's methods -- */
 
 static void s_command(dkt_node_t *self, dkt_work_mail_t *work, dkt_mail_kind_t kind,
                       const char *password_hash)
@@ -139,8 +137,7 @@ static bool s_is_command(const dkt_work_mail_t *work)
             (work->present & DKT_PARAM_BIT(SUSPENDED)));
 }
 
-/* -- routing
- * ---------------------------------------------------------------------------------------- */
+/* -- routing -- */
 
 static bool s_is_ahead(const dkt_node_t *self, const dkt_work_mail_t *work)
 {
@@ -306,8 +303,7 @@ void dkt_node_request(dkt_node_t *self, dkt_node_link_t *link, dkt_table_version
     dkt_node_route(self, work);
 }
 
-/* -- what comes back
- * -------------------------------------------------------------------------------- */
+/* -- what comes back -- */
 
 static void s_hashed_for_tenant(dkt_node_t *self, dkt_hash_mail_t *hash)
 {

@@ -133,8 +133,7 @@ dkt_status_t dkt_pool_clean(PGconn *conn, dkt_err_t *err)
     return status;
 }
 
-/* -- threads
- * ----------------------------------------------------------------------------------------- */
+/* -- threads -- */
 
 static PGconn *s_connect(const dkt_env_t *env, dkt_err_t *err)
 {

@@ -71,8 +71,7 @@ void dkt_saga_slug(dkt_view_t name, uint32_t random, char out[DKT_DOMAIN_BYTES_M
     out[len] = '\0';
 }
 
-/* -- steps
- * ------------------------------------------------------------------------------------------ */
+/* -- steps -- */
 
 /* Step 2. The settings are touched only by the insert that made the account: later they are the
  * owner's. */
@@ -118,8 +117,7 @@ static dkt_status_t s_finish(PGconn *conn, const dkt_env_t *env, const s_row_t *
     return status == DKT_OK ? s_activate(conn, row, err) : status;
 }
 
-/* -- create
- * ----------------------------------------------------------------------------------------- */
+/* -- create -- */
 
 static dkt_status_t s_read_row(PGconn *conn, const char *where, const char *param, s_row_t *row,
                                bool *found, dkt_err_t *err)

@@ -32,15 +32,14 @@ struct dkt_actor {
     dkt_tenant_t *core;
     dkt_pgstore_t *store;
     dkt_mail_t *out_head, *out_tail;         /* answers of this turn */
-    bool fresh;                              /* requests were fed and not flushed */
+    bool fresh;                              /* something was fed and not flushed */
     bool served;                             /* READY was told */
     bool terminated;                         /* $TERM came: the node loop waits for the thread */
     char store_text[DKT_ERR_TEXT_BYTES_MAX]; /* why the store was lost */
     dkt_actor_mail_t *ended;                 /* made in advance, so that the end cannot fail */
 };
 
-/* -- port of the core ---------------------------------------------------------------------------
- */
+/* -- port of the core -- */
 
 static void s_port_submit(void *ctx, const dkt_batch_t *batch)
 {
@@ -123,11 +122,12 @@ static void s_port_log(void *ctx, dkt_log_level_t level, const char *text)
     dkt_log(level, "%s: %s", client.text, text);
 }
 
-/* -- events into the core ------------------------------------------------------------------------
- */
+/* -- events into the core -- */
 
+/* Results and ticks gather decisions too, so each turn that had any event ends with a FLUSH. */
 static void s_step(dkt_actor_t *self, const dkt_tenant_event_t *event)
 {
+    self->fresh = event->kind != DKT_TEV_FLUSH;
     dkt_tenant_step(self->core, dkt_clock_mono_ms(), event);
 }
 
@@ -188,14 +188,12 @@ static void s_take_mail(dkt_actor_t *self)
                 s_port_give_back(self, work);
             } else {
                 s_step(self, &(dkt_tenant_event_t){.kind = DKT_TEV_REQUEST, .work = work});
-                self->fresh = true;
             }
         } else {
             assert(mail->kind == DKT_MAIL_HASHED);
             const dkt_hash_job_t *job = &((dkt_hash_mail_t *)mail)->job;
             if (!s_is_over(self)) {
                 s_step(self, &(dkt_tenant_event_t){.kind = DKT_TEV_HASHED, .job = job});
-                self->fresh = true;
             }
             free(mail);
         }
@@ -203,8 +201,7 @@ static void s_take_mail(dkt_actor_t *self)
     }
 }
 
-/* -- the loop ------------------------------------------------------------------------------------
- */
+/* -- the loop -- */
 
 static int s_wait_ms(const dkt_actor_t *self, int64_t now_mono_ms)
 {
@@ -268,7 +265,6 @@ static void s_turn(dkt_actor_t *self)
     }
     if (!s_is_over(self) && self->fresh) {
         s_step_kind(self, DKT_TEV_FLUSH);
-        self->fresh = false;
     }
     s_tell_ready(self);
     s_note_idle(self, dkt_clock_mono_ms());
@@ -354,8 +350,7 @@ static void s_actor(zsock_t *pipe, void *argument)
     dkt_mail_post(self->config.env->node_box, &ended->mail, DKT_MAIL_ENDED);
 }
 
-/* -- for the node loop ----------------------------------------------------------------------------
- */
+/* -- for the node loop -- */
 
 dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config)
 {

@@ -53,8 +53,7 @@ typedef struct {
     dkt_directory_t *directory;
 } s_worker_t;
 
-/* -- options
- * ------------------------------------------------------------------------------------------- */
+/* -- options -- */
 
 /* -1: go on; otherwise the exit status. */
 static int s_parse(int argc, char **argv, s_options_t *options)
@@ -90,8 +89,7 @@ static int s_parse(int argc, char **argv, s_options_t *options)
     return -1;
 }
 
-/* -- process
- * ------------------------------------------------------------------------------------------- */
+/* -- process -- */
 
 /* How many tenants may be active; 0: too few descriptors to start at all. */
 static uint32_t s_raise_limits(void)

@@ -80,6 +80,7 @@ struct dkt_ledger {
     int64_t hold_due_ms; /* earliest expiry of a hold, INT64_MAX without one */
     uint64_t version;    /* counts changes */
     uint32_t base;       /* first undispatched minute */
+    uint32_t dispatched_end; /* minutes before it were dispatched by the owner before; 0: none */
     uint32_t flag_minute; /* no unbreached ticket is in a deadline list before this one's */
     uint32_t unused;      /* first record of the free chain */
     dkt_ledger_counts_t counts;

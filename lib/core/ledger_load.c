@@ -27,8 +27,8 @@ static bool s_make_room(dkt_ledger_t *self, uint32_t minute)
 
 static dkt_status_t s_damaged(dkt_err_t *err, uint64_t number, const char *why)
 {
-    return dkt_fail(err, DKT_INVALID_ARGUMENT, NULL, "promise %llu %s",
-                    (unsigned long long)number, why);
+    return dkt_fail(err, DKT_INVALID_ARGUMENT, NULL, "promise %llu %s", (unsigned long long)number,
+                    why);
 }
 
 /* Is the lane within R and free? Checked for minutes that are not over. */
@@ -46,10 +46,9 @@ static const char *s_place_fault(const dkt_ledger_t *self, dkt_place_t place)
 
 void dkt_ledger_load_dispatched(dkt_ledger_t *self, uint32_t minute)
 {
-    enum { AHEAD_MAX = 2 }; /* the coming minute, and one for a slow tick */
-    assert(self->loading && self->counts.open + self->counts.dispatched + self->counts.held == 0);
-    if (minute >= self->base && minute - self->base <= AHEAD_MAX) {
-        self->base = minute + 1;
+    assert(self->loading);
+    if (minute >= self->dispatched_end) {
+        self->dispatched_end = minute + 1;
     }
 }
 
@@ -59,8 +58,8 @@ dkt_status_t dkt_ledger_load_ticket(dkt_ledger_t *self, const dkt_promise_t *pro
     assert(self->loading);
     bool open = promise->state == DKT_TICKET_OPEN;
     uint32_t deadline_minute = dkt_li_minute_of(promise->deadline_ms);
-    uint32_t furthest = promise->place.minute > deadline_minute ? promise->place.minute
-                                                                : deadline_minute;
+    uint32_t furthest =
+        promise->place.minute > deadline_minute ? promise->place.minute : deadline_minute;
     if ((!open && promise->state != DKT_TICKET_DISPATCHED) || !promise->ticket ||
         promise->ticket & DKT_LI_HOLD_KEY || promise->deadline_ms < 0 ||
         (promise->class_index != DKT_CLASS_GONE &&
@@ -96,6 +95,9 @@ dkt_status_t dkt_ledger_load_ticket(dkt_ledger_t *self, const dkt_promise_t *pro
     }
     if (open && record->minute >= self->base) {
         dkt_li_take_lane(self, index, record->minute, record->lane);
+    }
+    if (!open && record->minute >= self->dispatched_end) {
+        self->dispatched_end = record->minute + 1;
     }
     self->counts.open += open ? 1 : 0;
     self->counts.dispatched += open ? 0 : 1;

@@ -132,17 +132,18 @@ static void s_sweep_dispatch(dkt_ledger_t *self, s_sweep_t *sweep, uint32_t posi
     }
 }
 
-/* Does an arrival at the start of minute base + `position` fit, that minute being dispatched? */
-static bool s_sweep_fits(const dkt_ledger_t *self, const s_sweep_t *sweep, uint32_t position,
+/* Does an arrival at a minute's start fit, that minute being dispatched? `first` is the position of
+ * the minute after it. */
+static bool s_sweep_fits(const dkt_ledger_t *self, const s_sweep_t *sweep, uint32_t first,
                          uint32_t level_minutes)
 {
     uint32_t ring = self->shape.ring;
-    uint32_t last = position + level_minutes - 1;
+    uint32_t last = first + level_minutes - 2;
     if (last >= ring) {
         return true;
     }
     if (!self->settings.rebooking) {
-        for (uint32_t i = position + 1; i <= last; i++) {
+        for (uint32_t i = first; i <= last; i++) {
             if (sweep->standing[i] < sweep->lanes[i]) {
                 return true;
             }
@@ -152,7 +153,7 @@ static bool s_sweep_fits(const dkt_ledger_t *self, const s_sweep_t *sweep, uint3
     uint64_t lanes = 0;
     uint64_t due = 0;
     for (uint32_t i = 0; i < ring; i++) {
-        lanes += i > position ? sweep->lanes[i] : 0;
+        lanes += i >= first ? sweep->lanes[i] : 0;
         due += sweep->due[i];
         if (i >= last && due >= lanes) {
             return false;
@@ -166,20 +167,19 @@ static bool s_sweep(dkt_ledger_t *self, uint8_t class_index, uint32_t from, int6
     s_sweep_t sweep = {.next = DKT_LI_NONE};
     s_sweep_init(self, &sweep);
     uint32_t level_minutes = self->settings.classes[class_index].level_minutes;
-    uint32_t position = 0;
-    for (; position < self->shape.ring; position++) {
+    uint32_t minute = from;
+    /* In its last seconds the minute before may have dispatched the one that is about to start. */
+    bool fits = from < self->base && s_sweep_fits(self, &sweep, 0, level_minutes);
+    for (uint32_t position = 0; !fits && position < self->shape.ring; position++) {
         s_sweep_dispatch(self, &sweep, position);
-        if (self->base + position >= from &&
-            s_sweep_fits(self, &sweep, position, level_minutes)) {
-            break;
-        }
+        minute = self->base + position;
+        fits = minute >= from && s_sweep_fits(self, &sweep, position + 1, level_minutes);
     }
     for (uint32_t i = 0; i < self->shape.records_max; i++) {
         self->records[i].flags &= (uint8_t)~DKT_LI_MARK;
     }
-    uint32_t minute = self->base + position;
-    *earliest_ms = (int64_t)(minute > from ? minute : from) * DKT_MINUTE_MS;
-    return true;
+    *earliest_ms = (int64_t)minute * DKT_MINUTE_MS;
+    return fits;
 }
 
 bool dkt_ledger_earliest(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index,

@@ -93,10 +93,15 @@ static void s_settle(dkt_ledger_t *self, dkt_change_fn *fn, void *ctx)
     }
 }
 
-/* Takes the tickets of minutes that ended undispatched out of their lanes. */
+/* Takes the tickets of minutes that ended undispatched out of their lanes. A minute that the owner
+ * before has dispatched is over too: its resolvers have their work. */
 static void s_set_adrift(dkt_ledger_t *self)
 {
     uint32_t minute = dkt_li_minute_of(self->now_ms);
+    if (self->dispatched_end > minute &&
+        self->dispatched_end <= dkt_li_first(self->now_ms, DKT_COMMIT_BUDGET_MS)) {
+        minute = self->dispatched_end;
+    }
     while (self->base < minute) {
         for (uint32_t lane = 0; lane < self->shape.resolvers; lane++) {
             uint32_t index = *dkt_li_lane(self, self->base, lane);

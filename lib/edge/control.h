@@ -40,8 +40,7 @@ DKT_CHECKED dkt_status_t dkt_control_register_broker(const char *uri, const char
 DKT_CHECKED dkt_status_t dkt_control_deregister_broker(const char *uri, const char *node,
                                                        const char *workers_address, dkt_err_t *err);
 
-/* -- for the modules that talk to it ------------------------------------------------------------
- */
+/* -- for the modules that talk to it -- */
 
 /* A session with our settings: connect_timeout 2 s, statement_timeout 2 s, keep-alives 1/1/3,
  * search_path fixed, `application_name` docket/`who`. `database` replaces the URI's database name;

@@ -10,6 +10,7 @@ import base64
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,13 @@ def now_ms():
 def text_id(prefix, client, number):
     body = bytes([1]) + client.encode()[:12].ljust(12, b"=") + number.to_bytes(8, "little")
     return prefix + base64.urlsafe_b64encode(body + b"macmacma").rstrip(b"=").decode()
+
+
+def free_port():
+    """The first of four free ones, as far as one can tell."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return min(probe.getsockname()[1], 65000)
 
 
 class Error(Exception):
@@ -119,7 +127,7 @@ class Tenant:
         if number == 7:
             lane = self.tickets[6][1][1] if FAULT == "double" else lane
             place = self.tickets[6][1] if FAULT == "double" else place
-            deadline -= 1000 if FAULT == "late" else 0
+            deadline = place[0] * 60000 + 59000 if FAULT == "late" else deadline
         if FAULT == "cancel" and state == 3:
             state = 0
         return (
@@ -178,8 +186,7 @@ class Fleet:
         return subprocess.Popen(command, cwd="/", **quiet)
 
     def start_postgres(self):
-        data = self.folder + "/postgres"
-        os.makedirs(data, exist_ok=True)
+        data = self.data = tempfile.mkdtemp(prefix="docket-fake-")
         if os.geteuid() == 0:
             shutil.chown(data, "postgres")
         self.postgres("initdb", "-D", data, "-A", "trust", "-U", "postgres", "-N").wait()
@@ -384,13 +391,14 @@ class Fleet:
     def stop(self, *_):
         self.server.send_signal(signal.SIGINT)
         self.server.wait(10)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.data):
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
 
 def main():
     words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
-    port = int(words["--port"])
+    port = int(words["--port"]) or free_port()
     fleet = Fleet(port, words.get("--data"))
     signal.signal(signal.SIGTERM, fleet.stop)
     signal.signal(signal.SIGINT, fleet.stop)

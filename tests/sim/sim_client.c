@@ -30,6 +30,10 @@ static void s_encode(world_t *self, op_t *op, dkt_method_t method, dkt_id_text_t
         request.present |= DKT_PARAM_BIT(REQUEST_ID);
         request.request_id = op->request_id;
     }
+    if (op->poisoned) {
+        request.present |= DKT_PARAM_BIT(SUBJECT);
+        request.subject = (dkt_view_t){(const uint8_t *)SIM_POISON, sizeof SIM_POISON - 1};
+    }
     if (method == DKT_METHOD_VALIDATE_ETA) {
         request.present |= DKT_PARAM_BIT(HOLD_MS);
         request.hold_ms = 2000 + sim_below(self, 20000);
@@ -78,6 +82,7 @@ void sim_think(world_t *self)
     op->kind = kind;
     op->about = about;
     op->slot.class_index = (uint8_t)sim_below(self, 3);
+    op->poisoned = kind == OP_CREATE && self->options.can_poison && sim_chance(self, 15);
     if (kind == OP_ALLOCATE) {
         op->slot.class_index = self->ops[about].slot.class_index;
     }
@@ -133,6 +138,9 @@ static void s_note_created(world_t *self, uint32_t index, const dkt_answer_t *an
         sim_violate(self, "one request_id, two tickets: %llu and %llu",
                     (unsigned long long)op->ticket, (unsigned long long)number);
     }
+    if (op->poisoned) {
+        sim_violate(self, "op %u was created although the database refuses it", index);
+    }
     op->created = true;
     op->ticket = number;
     op->created_epoch = epoch;
@@ -155,7 +163,10 @@ void sim_on_answer(world_t *self, const event_t *event)
     (void)decoded;
     if (answer.status != DKT_OK) {
         dkt_retry_t retry = dkt_status_retry(answer.status);
-        op->ended = op->ended || retry == DKT_RETRY_NO;
+        op->ended = op->ended || retry == DKT_RETRY_NO || answer.status == DKT_INTERNAL;
+        if (answer.status == DKT_INTERNAL && !op->poisoned) {
+            sim_violate(self, "op %u pays for another's poison", event->op);
+        }
         return;
     }
     op->ended = true;

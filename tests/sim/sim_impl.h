@@ -25,6 +25,7 @@ typedef struct {
     uint32_t about; /* the op whose ticket or hold this one is about */
     uint8_t frame[FRAME_BYTES];
     uint32_t frame_len;
+    bool poisoned;
     bool ended, created, refused, cancelled, too_late, released;
     uint64_t ticket;
     uint64_t created_epoch;
@@ -115,6 +116,7 @@ void sim_schedule(world_t *self, int64_t delay_us, event_t event);
 /* -- sim_node.c: the shell around the core -- */
 void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event);
 void sim_start(world_t *self, uint32_t index);
+void sim_terminate(world_t *self, uint32_t session);
 void sim_lose(world_t *self, uint32_t index);
 
 /* -- sim_client.c -- */

@@ -22,7 +22,7 @@ static void s_submit(void *ctx, const dkt_batch_t *batch)
     world_t *self = port->world;
     node_t *node = &self->nodes[port->node];
     int64_t latency_us = 200 + sim_below(self, 1800);
-    if (!self->healing && self->options.can_stall && sim_chance(self, 4)) {
+    if (!self->healing && self->options.can_stall && sim_chance(self, 40)) {
         latency_us += 1000 * sim_below(self, 6000);
     }
     int64_t at_us = self->now_us > node->last_apply_us ? self->now_us : node->last_apply_us;
@@ -76,7 +76,7 @@ static void s_answer(void *ctx, dkt_work_t *work, const uint8_t *bytes, size_t l
     }
     dkt_tenant_counts_t counts;
     dkt_tenant_counts(self->nodes[port->node].core, &counts);
-    if (answer.reason.data && counts.epoch != self->store.epoch &&
+    if (answer.reason.data && !self->options.can_unlock && counts.epoch != self->store.epoch &&
         sim_now_ms(self) - self->epoch_since_ms > DKT_FENCE_FRESH_MS + FENCE_SLACK_MS) {
         sim_violate(self, "op %u was refused by an owner that was replaced long ago", op);
     }
@@ -232,6 +232,20 @@ void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event)
     }
 }
 
+/* pg_terminate_backend: the session is over at once, its client hears it a little later. */
+void sim_terminate(world_t *self, uint32_t session)
+{
+    self->session_open[session] = false;
+    sim_store_close(&self->store, session);
+    for (uint32_t i = 0; i < SIM_NODES; i++) {
+        if (self->nodes[i].core && self->nodes[i].session == session) {
+            sim_schedule(
+                self, 1000 * sim_below(self, 100),
+                (event_t){.kind = EV_LOST, .node = i, .generation = self->nodes[i].generation});
+        }
+    }
+}
+
 void sim_start(world_t *self, uint32_t index)
 {
     node_t *node = &self->nodes[index];
@@ -243,8 +257,7 @@ void sim_start(world_t *self, uint32_t index)
         sim_now_ms(self) - self->assigned_at_ms > TERMINATE_AFTER_MS) {
         uint32_t holder = self->store.lock_session;
         if (holder) {
-            self->session_open[holder] = false;
-            sim_store_close(&self->store, holder);
+            sim_terminate(self, holder);
         }
     }
     s_ports[index] = (port_ctx_t){.world = self, .node = index};

@@ -14,6 +14,7 @@
 #define SQLSTATE_TOO_LATE   "DK002"
 #define SQLSTATE_UNEXPECTED "DK003"
 #define SQLSTATE_UNIQUE     "23505"
+#define SQLSTATE_POISON     "P0001"
 #define EVENT_FIELDS        7
 
 void sim_store_init(sim_store_t *self, const dkt_settings_t *settings, int64_t clock_ms)
@@ -359,10 +360,23 @@ static size_t s_used_bytes(const sim_store_t *self)
     return offsetof(sim_store_t, tickets) + self->ticket_count * sizeof self->tickets[0];
 }
 
+static bool s_poisoned(const sim_batch_t *batch)
+{
+    bool poisoned = false;
+    for (uint32_t i = 0; i < batch->batch.commit.insert_count; i++) {
+        poisoned |= strcmp(batch->insert_subjects[i], SIM_POISON) == 0;
+    }
+    return poisoned;
+}
+
 static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_store_result_t *result)
 {
     static sim_store_t before; /* one world at a time */
     if (!s_guard(self, batch, result)) {
+        return;
+    }
+    if (s_poisoned(batch)) {
+        s_refuse(result, SQLSTATE_POISON, "a rule of this database");
         return;
     }
     memcpy(&before, self, s_used_bytes(self));
@@ -474,7 +488,7 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         s_apply_read(self, batch, out);
         break;
     case DKT_BATCH_COMMIT:
-        if (self->lock_session != session) {
+        if (self->lock_session != session && !self->lock_may_vanish) {
             s_violate(self, "a commit without the lock", session, self->lock_session);
         }
         s_apply_commit(self, batch, &out->result);

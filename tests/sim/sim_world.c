@@ -166,7 +166,7 @@ static void s_fault(world_t *self)
     uint32_t index = sim_below(self, SIM_NODES);
     node_t *node = &self->nodes[index];
     self->summary.faults++;
-    switch (sim_below(self, 5)) {
+    switch (sim_below(self, 6)) {
     case 0:
         if (self->options.can_kill && !node->dead && !node->stopped) {
             s_kill(self, index);
@@ -186,10 +186,12 @@ static void s_fault(world_t *self)
         break;
     case 3:
         if (self->options.can_cut && node->core && !node->stopped) {
-            self->session_open[node->session] = false;
-            sim_store_close(&self->store, node->session);
-            sim_schedule(self, 1000 * sim_below(self, 100),
-                         (event_t){.kind = EV_LOST, .node = index, .generation = node->generation});
+            sim_terminate(self, node->session);
+        }
+        break;
+    case 4:
+        if (self->options.can_unlock) {
+            self->store.lock_session = 0;
         }
         break;
     default:
@@ -344,6 +346,7 @@ static world_t *s_world_new(const sim_options_t *options)
     }
     settings.rebooking = options->rebooking;
     sim_store_init(&self->store, &settings, START_MS);
+    self->store.lock_may_vanish = options->can_unlock;
     return self;
 }
 
@@ -381,7 +384,9 @@ sim_options_t sim_options(uint64_t seed)
                            .can_move = sim_chance(&dice, 500),
                            .can_cut = sim_chance(&dice, 500),
                            .can_stall = sim_chance(&dice, 300),
-                           .can_step = sim_chance(&dice, 300)};
+                           .can_step = sim_chance(&dice, 300),
+                           .can_poison = sim_chance(&dice, 300),
+                           .can_unlock = sim_chance(&dice, 100)};
 }
 
 bool sim_run(const sim_options_t *options, sim_summary_t *summary, char *violation,
