@@ -70,7 +70,7 @@ def check_answer(answer):
     assert error["code"] in CODES, answer
     assert isinstance(error["message"], str) and error["message"], answer
     if "field" in error:
-        assert error["code"] in ("invalid_argument", "conflict"), answer
+        assert error["code"] in ("invalid_argument", "conflict", "already_exists"), answer
     if "retry_after_ms" in error:
         assert error["code"] in RETRY and error["retry_after_ms"] > 0, answer
 
