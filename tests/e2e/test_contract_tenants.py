@@ -217,8 +217,7 @@ def test_set_tenant_limits_are_nested_shares_of_each_minute(new_tenant, internal
         counts[ticket_type] = sum(one["status"] == "created" for one in results)
         refusal = results[-1]
         assert refusal["status"] == "refused"
-        # For gold nothing limits it but the lanes themselves.
-        assert refusal["reason"] == ("no_slot" if ticket_type == "gold" else "limit")
+        assert refusal["reason"] == "limit"  # of gold too: others may not move out of its way
     assert now_ms() // 60000 + 1 == first, "the test was too slow for one minute"
     bronze = {m: lanes(m, 10, (600, 305)) for m in range(first, first + 479)}
     assert counts["bronze"] == sum(bronze.values())
