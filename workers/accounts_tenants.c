@@ -43,10 +43,10 @@ static void s_put_numbers(dkt_w_t *w, const char *key, const json_t *object)
     }
 }
 
+/* S_PAIRS pairs; the map they belong to is the caller's. */
 static void s_put_tenant(dkt_w_t *w, const PGresult *result, int row)
 {
     json_t *settings = json_loads(PQgetvalue(result, row, S_SET), 0, NULL);
-    dkt_w_map(w, S_PAIRS);
     s_put_text(w, "client_id", PQgetvalue(result, row, S_CLIENT));
     s_put_text(w, "name", PQgetvalue(result, row, S_NAME));
     s_put_text(w, "email", PQgetvalue(result, row, S_EMAIL));
@@ -90,9 +90,8 @@ dkt_status_t dkt_accounts_get(PGconn *conn, const dkt_request_t *request, dkt_w_
     }
     bool found = PQntuples(result) == 1;
     if (found) {
-        dkt_answer_begin(w, request->msgid, 2);
+        dkt_answer_begin(w, request->msgid, 1 + S_PAIRS);
         s_put_text(w, "status", "ok");
-        dkt_w_cstr(w, "tenant");
         s_put_tenant(w, result, 0);
     }
     PQclear(result);
@@ -107,6 +106,7 @@ static int s_page_rows(const PGresult *result, int limit)
     while (rows < limit && rows < PQntuples(result)) {
         uint8_t scratch[S_ROW_BYTES_MAX];
         dkt_w_t w = dkt_w_init(scratch, sizeof scratch);
+        dkt_w_map(&w, S_PAIRS);
         s_put_tenant(&w, result, rows);
         assert(!w.failed);
         bytes += w.len;
@@ -140,6 +140,7 @@ dkt_status_t dkt_accounts_list(PGconn *conn, const dkt_request_t *request, dkt_w
     dkt_w_cstr(w, "tenants");
     dkt_w_array(w, (uint32_t)rows);
     for (int i = 0; i < rows; i++) {
+        dkt_w_map(w, S_PAIRS);
         s_put_tenant(w, result, i);
     }
     if (more) {
