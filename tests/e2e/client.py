@@ -316,8 +316,9 @@ def now_ms():
 
 
 def early_in_minute(room_s):
-    """Is there so much left of this minute before it closes to booking?"""
-    return now_ms() % MINUTE_MS < MINUTE_MS - 2000 - room_s * 1000
+    """Is there so much left of this minute before it closes to booking? Not in its first moments:
+    tenant time may be some milliseconds behind, in the minute before."""
+    return 300 < now_ms() % MINUTE_MS < MINUTE_MS - 2000 - room_s * 1000
 
 
 def next_minute_ms(at_ms):

