@@ -30,7 +30,6 @@
 #define TICK_EARLY_MS    1000     /* a minute is dispatched this long before it starts */
 #define CLASS_COUNT      3
 #define PERCENT          100.0
-#define NO_FIGURE        (-1.0) /* the design has no figure for it */
 #define DISPATCHED_MAX   DKT_RESOLVERS_MAX
 
 /* How tickets arrive. */
