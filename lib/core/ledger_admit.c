@@ -4,8 +4,10 @@
  */
 #include "lib/core/ledger_impl.h"
 
-#define S_HOLD_LEAD_MS 1000 /* a hold close to its slot still gets this long, if it asked for it */
-#define S_SECOND_MS    1000
+#define S_HOLD_LEAD_MS                                                                             \
+    1000 /* a hold close to its slot still gets this long, if it asked for it                      \
+          */
+#define S_SECOND_MS 1000
 
 /* -- time ----------------------------------------------------------------------------------------
  */
@@ -147,8 +149,8 @@ static uint32_t s_book(dkt_ledger_t *self, uint64_t key, uint8_t class_index, ui
     return index;
 }
 
-static void s_book_ticket(dkt_ledger_t *self, uint64_t ticket, uint8_t class_index,
-                          uint32_t minute, dkt_place_t *place, int64_t *deadline_ms)
+static void s_book_ticket(dkt_ledger_t *self, uint64_t ticket, uint8_t class_index, uint32_t minute,
+                          dkt_place_t *place, int64_t *deadline_ms)
 {
     *deadline_ms = self->now_ms + dkt_li_level_ms(self, class_index);
     assert((int64_t)(minute + 1) * DKT_MINUTE_MS <= *deadline_ms);

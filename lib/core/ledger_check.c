@@ -79,15 +79,13 @@ static bool s_check_record(const dkt_ledger_t *self, uint32_t index, dkt_err_t *
     if (record->flags & (DKT_LI_ADRIFT | DKT_LI_MARK)) {
         return s_broken(err, "a promise stands nowhere", number);
     }
-    if (record->minute - self->base >= self->shape.ring ||
-        record->lane >= self->shape.resolvers ||
+    if (record->minute - self->base >= self->shape.ring || record->lane >= self->shape.resolvers ||
         *dkt_li_lane(self, record->minute, record->lane) != index) {
         return s_broken(err, "a promise and its lane disagree", number);
     }
     if (record->flags & DKT_LI_HOLD) {
         if (record->deadline_ms < self->hold_due_ms ||
-            record->deadline_ms >
-                (int64_t)record->minute * DKT_MINUTE_MS - DKT_COMMIT_BUDGET_MS) {
+            record->deadline_ms > (int64_t)record->minute * DKT_MINUTE_MS - DKT_COMMIT_BUDGET_MS) {
             return s_broken(err, "a hold outlives its slot or is overlooked", number);
         }
         return true;

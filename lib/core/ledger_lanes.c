@@ -79,8 +79,8 @@ static void s_raise_top(dkt_ledger_t *self, uint32_t index)
 {
     const dkt_li_record_t *record = &self->records[index];
     uint32_t *top = &dkt_li_minute(self, record->minute)->top;
-    if (*top == DKT_LI_NONE || (*top != DKT_LI_TOP_UNKNOWN &&
-                                record->deadline_ms > self->records[*top].deadline_ms)) {
+    if (*top == DKT_LI_NONE ||
+        (*top != DKT_LI_TOP_UNKNOWN && record->deadline_ms > self->records[*top].deadline_ms)) {
         *top = index;
     }
 }

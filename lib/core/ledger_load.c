@@ -27,8 +27,8 @@ static bool s_make_room(dkt_ledger_t *self, uint32_t minute)
 
 static dkt_status_t s_damaged(dkt_err_t *err, uint64_t number, const char *why)
 {
-    return dkt_fail(err, DKT_INVALID_ARGUMENT, NULL, "promise %llu %s",
-                    (unsigned long long)number, why);
+    return dkt_fail(err, DKT_INVALID_ARGUMENT, NULL, "promise %llu %s", (unsigned long long)number,
+                    why);
 }
 
 /* Is the lane within R and free? Checked for minutes that are not over. */
@@ -50,8 +50,8 @@ dkt_status_t dkt_ledger_load_ticket(dkt_ledger_t *self, const dkt_promise_t *pro
     assert(self->loading);
     bool open = promise->state == DKT_TICKET_OPEN;
     uint32_t deadline_minute = dkt_li_minute_of(promise->deadline_ms);
-    uint32_t furthest = promise->place.minute > deadline_minute ? promise->place.minute
-                                                                : deadline_minute;
+    uint32_t furthest =
+        promise->place.minute > deadline_minute ? promise->place.minute : deadline_minute;
     if ((!open && promise->state != DKT_TICKET_DISPATCHED) || !promise->ticket ||
         promise->ticket & DKT_LI_HOLD_KEY || promise->deadline_ms < 0 ||
         (promise->class_index != DKT_CLASS_GONE &&

@@ -10,8 +10,8 @@
 
 /* Without limits. The reach is the last minute that the newcomer, or somebody who could make room
  * for it, may take. The ticket of latest deadline within the reach extends it furthest, so one
- * ticket a level is enough; and if it extends nothing, all tickets within the reach must stay there:
- * the minutes are full for good (Hall's condition), no schedule exists. */
+ * ticket a level is enough; and if it extends nothing, all tickets within the reach must stay
+ * there: the minutes are full for good (Hall's condition), no schedule exists. */
 bool dkt_li_route(dkt_ledger_t *self, uint32_t first, uint32_t last, dkt_li_route_t *route)
 {
     uint32_t reach = last < dkt_li_window_end(self) ? last : dkt_li_window_end(self);

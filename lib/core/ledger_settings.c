@@ -34,8 +34,8 @@ static int s_compare_levels(const void *a, const void *b)
 static dkt_status_t s_check_class(const dkt_class_t *class, dkt_err_t *err)
 {
     if (!memchr(class->name, 0, sizeof class->name) || !class->name[0]) {
-        return dkt_fail(err, DKT_INVALID_ARGUMENT, "classes", "a class needs a name of 1 to %d bytes",
-                        DKT_CLASS_NAME_BYTES_MAX);
+        return dkt_fail(err, DKT_INVALID_ARGUMENT, "classes",
+                        "a class needs a name of 1 to %d bytes", DKT_CLASS_NAME_BYTES_MAX);
     }
     if (class->level_minutes < DKT_LEVEL_MIN_MINUTES ||
         class->level_minutes > DKT_LEVEL_MAX_MINUTES) {
@@ -43,8 +43,8 @@ static dkt_status_t s_check_class(const dkt_class_t *class, dkt_err_t *err)
                         class->name, DKT_LEVEL_MIN_MINUTES, DKT_LEVEL_MAX_MINUTES);
     }
     if (class->limit_permille > DKT_PERMILLE) {
-        return dkt_fail(err, DKT_INVALID_ARGUMENT, "limits", "class %s: a limit is 0 to %d per mille",
-                        class->name, DKT_PERMILLE);
+        return dkt_fail(err, DKT_INVALID_ARGUMENT, "limits",
+                        "class %s: a limit is 0 to %d per mille", class->name, DKT_PERMILLE);
     }
     return DKT_OK;
 }
@@ -75,7 +75,7 @@ dkt_status_t dkt_settings_check(dkt_settings_t *settings, dkt_err_t *err)
                                 class->name);
             }
         }
-        if (class->limit_permille < DKT_PERMILLE && class->limit_permille > tightest) {
+        if (class->limit_permille<DKT_PERMILLE &&class->limit_permille> tightest) {
             return dkt_fail(err, DKT_INVALID_ARGUMENT, "limits",
                             "class %s: a limit must not grow with the level", class->name);
         }
