@@ -337,7 +337,8 @@ static void s_print_json(const s_options_t *options, const s_result_t *results)
 #define SVG_BAR_WIDTH    38
 #define SVG_BAR_GAP      4
 #define SVG_GRID_PERCENT 20
-#define SVG_LABEL_ABOVE  5 /* a bar's figure stands this far above it */
+#define SVG_LABEL_ABOVE  5  /* a bar's figure stands this far above it */
+#define SVG_LABEL_HEIGHT 18 /* and clears the mark of the design by this */
 
 static const char *const s_colors[CLASS_COUNT] = {"#d4a017", "#8c99a6", "#a5632a"};
 
@@ -362,12 +363,11 @@ static void s_svg_frame(FILE *out, const s_options_t *options, bool late)
             SVG_WIDTH, SVG_HEIGHT, SVG_WIDTH, SVG_HEIGHT, SVG_WIDTH, SVG_HEIGHT);
     s_svg_text(out, SVG_LEFT, 34, "font-size=\"20\" font-weight=\"bold\"",
                "Accepted tickets by policy");
-    snprintf(
-        text, sizeof text,
-        "Share of each class's arrivals (mix: gold 20 %%, silver 30 %%, bronze 50 %%), simulated "
-        "from an empty start, seed %llu; %s",
-        (unsigned long long)options->seed,
-        late ? "PROMISES WERE BROKEN" : "no accepted ticket was late");
+    snprintf(text, sizeof text,
+             "Share of each class's arrivals (mix 20/30/50), simulated "
+             "from an empty start, seed %llu; %s",
+             (unsigned long long)options->seed,
+             late ? "PROMISES WERE BROKEN" : "no accepted ticket was late");
     s_svg_text(out, SVG_LEFT, 56, "font-size=\"13\" fill=\"#555\"", text);
     for (int percent = 0; percent <= (int)PERCENT; percent += SVG_GRID_PERCENT) {
         double y = s_svg_y(percent);
@@ -400,16 +400,17 @@ static void s_svg_legend(FILE *out)
 static void s_svg_group(FILE *out, const s_scenario_t *row, const s_result_t *got, double left)
 {
     char text[32];
+    double mark = s_svg_y(row->design_gold_percent);
     double x = left, span = CLASS_COUNT * (SVG_BAR_WIDTH + SVG_BAR_GAP) - SVG_BAR_GAP;
     for (uint8_t i = 0; i < CLASS_COUNT; i++, x += SVG_BAR_WIDTH + SVG_BAR_GAP) {
         double percent = s_percent(got, i), y = s_svg_y(percent);
         fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%.1f\" fill=\"%s\"/>\n", x,
                 y, SVG_BAR_WIDTH, s_svg_y(0) - y, s_colors[i]);
         snprintf(text, sizeof text, "%.1f", percent);
-        s_svg_text(out, x + SVG_BAR_WIDTH / 2.0, y - SVG_LABEL_ABOVE,
+        double label = i == 0 && mark < y && mark > y - SVG_LABEL_HEIGHT ? mark : y;
+        s_svg_text(out, x + SVG_BAR_WIDTH / 2.0, label - SVG_LABEL_ABOVE,
                    "font-size=\"11\" text-anchor=\"middle\"", text);
     }
-    double mark = s_svg_y(row->design_gold_percent);
     fprintf(out,
             "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#c0182b\" "
             "stroke-width=\"3\"/>\n",

@@ -4,9 +4,8 @@
  */
 #include "lib/core/ledger_impl.h"
 
-#define S_HOLD_LEAD_MS                                                                             \
-    1000 /* a hold close to its slot still gets this long, if it asked for it                      \
-          */
+#define S_HOLD_LEAD_MS 1000 /* a hold close to its slot still gets this long, if it asked for it   \
+                             */
 #define S_SECOND_MS 1000
 
 /* -- time ----------------------------------------------------------------------------------------
