@@ -200,8 +200,10 @@ DKT_CHECKED bool dkt_ledger_resolve(dkt_ledger_t *self, int64_t now_ms, uint64_t
 void dkt_ledger_tick(dkt_ledger_t *self, int64_t now_ms, uint32_t minute, dkt_change_fn *fn,
                      void *ctx);
 
-/* When the ledger next has something to do: the next undispatched minute that has work (its start
- * - 2 s), a deadline to flag, or a hold to expire; INT64_MAX if nothing. */
+/* When the ledger next has something to do: the next undispatched minute (its start - 2 s + 1 ms,
+ * when it is closed to booking) while a ticket is open, a deadline to flag (+ 1 ms: at the deadline
+ * itself it is still met), or a hold to expire; INT64_MAX if nothing. A tick at that time for the
+ * minute of (now + 1999 ms) always gets past it. */
 int64_t dkt_ledger_due_ms(const dkt_ledger_t *self);
 
 /* -- settings

@@ -4,7 +4,7 @@
  *
  * A record is one hold, one open ticket or one dispatched ticket. Records are found by key through
  * chained buckets (`heads`), and each is in exactly one doubly linked list (`lists`): a hold in the
- * list of the second it expires in, a ticket in the list of its deadline's minute.
+ * list of the 5 seconds it expires in, a ticket in the list of its deadline's minute.
  * `minutes` and `lanes` are rings over the undispatched minutes [base, base + ring).
  */
 #ifndef DKT_CORE_LEDGER_IMPL_H
@@ -61,7 +61,6 @@ typedef struct {
 typedef struct {
     uint64_t version;
     uint32_t from;
-    bool fits;
     int64_t earliest_ms;
 } dkt_li_earliest_t;
 
@@ -109,9 +108,10 @@ enum {
     DKT_LI_LIST_LATE,   /* open tickets past their deadline */
     DKT_LI_LIST_ADRIFT, /* open tickets of missed minutes, while they are re-placed */
     DKT_LI_LIST_BATCH,  /* the tickets of one dispatch or flagging */
-    DKT_LI_LIST_HOLDS,  /* and DKT_LI_HOLD_SECONDS - 1 more */
+    DKT_LI_LIST_HOLDS,  /* and DKT_LI_HOLD_LISTS - 1 more */
 };
-#define DKT_LI_HOLD_SECONDS 512  /* a power of two above DKT_HOLD_MAX_MS in seconds */
+#define DKT_LI_HOLD_LISTS   64   /* a power of two */
+#define DKT_LI_HOLD_LIST_MS 5000 /* of each: together more than DKT_HOLD_MAX_MS */
 #define DKT_LI_RING_SPARE   8    /* minutes beyond the horizon: late ticks, missed minutes */
 #define DKT_LI_CHAIN_MAX    2048 /* moves that settle one missed promise; levels <= ring */
 
