@@ -41,7 +41,8 @@ typedef struct {
 
 typedef struct {
     char client_id[DKT_ID_CHARS_MAX + 1], token[DKT_TOKEN_BYTES_MAX];
-    char (*ring)[40]; /* ids of open tickets, oldest first; NULL where nothing is cancelled */
+    char (*ring)[DKT_ID_CHARS_MAX +
+                 1]; /* ids of open tickets, oldest first; NULL where nothing is cancelled */
     uint32_t head, count;
     uint32_t capacity; /* open tickets above this are cancelled again */
 } dkt_bench_tenant_t;

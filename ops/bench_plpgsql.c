@@ -121,7 +121,8 @@ static bool s_tables_make(const s_bench_t *self)
     PGconn *connection = s_connect(self, self->database);
     snprintf(query, sizeof query, s_fill, S_LANES_PER_SECOND * self->seconds);
     bool ok = connection &&
-              s_execute(connection, "drop schema public cascade; create schema public") &&
+              s_execute(connection, "set client_min_messages = warning;"
+                                    "drop schema public cascade; create schema public") &&
               s_execute(connection, s_schema) && s_execute(connection, query);
     PQfinish(connection);
     return ok;

@@ -49,7 +49,7 @@ static void s_print_row(const msgpack_object *row)
     dkt_text_t type = dkt_result_text(row, "ticket_type");
     dkt_text_t state = dkt_result_text(row, "state");
     dkt_text_t subject = dkt_result_text(row, "subject");
-    printf("%-40.*s %-8.*s %-10.*s %-6s %-6s %s%s%.*s\n", (int)id.len, id.data, (int)type.len,
+    printf("%-43.*s %-8.*s %-10.*s %-6s %-6s %s%s%.*s\n", (int)id.len, id.data, (int)type.len,
            type.data, (int)state.len, state.data,
            dkt_time_short(dkt_result_int(row, "slot_start_ms")).text,
            dkt_time_short(dkt_result_int(row, "deadline_ms")).text,
@@ -67,7 +67,7 @@ static void s_print_list(const dkt_reply_t *reply, const msgpack_object *result)
         puts("no tickets");
         return;
     }
-    printf("%-40s %-8s %-10s %-6s %-6s %s\n", "TICKET", "TYPE", "STATE", "SLOT", "BY", "");
+    printf("%-43s %-8s %-10s %-6s %-6s %s\n", "TICKET", "TYPE", "STATE", "SLOT", "BY", "");
     for (uint32_t i = 0; i < tickets->via.array.size; i++) {
         s_print_row(&tickets->via.array.ptr[i]);
     }

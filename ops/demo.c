@@ -4,6 +4,7 @@
  */
 #include "ops/demo.h"
 
+#include <errno.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <poll.h>
@@ -137,12 +138,12 @@ static void s_print_next(const dkt_demo_t *self)
     }
     printf("\nThe fleet keeps running. Try it from another terminal:\n"
            "  export DOCKET_ENDPOINT=%s DOCKET_CLIENT=%s DOCKET_TOKEN=%s\n"
-           "  docket ticket create --type gold --subject \"printer on fire\"\n"
-           "  docket ticket get %s\n"
-           "  docket ticket list --state open --limit 10\n"
+           "  %s ticket create --type gold --subject \"printer on fire\"\n"
+           "  %s ticket get %s\n"
+           "  %s ticket list --state open --limit 10\n"
            "Ctrl-C stops the fleet%s.\n",
-           self->fleet.public_endpoint, company->client_id, company->token,
-           ack ? ack->ticket_id : "TICKET_ID",
+           self->fleet.public_endpoint, company->client_id, company->token, program_invocation_name,
+           program_invocation_name, ack ? ack->ticket_id : "TICKET_ID", program_invocation_name,
            self->options.data ? " and keeps its data" : " and removes its data");
     fflush(stdout);
 }

@@ -25,7 +25,7 @@
 
 #define DKT_DEMO_COMPANIES_MAX 1000
 #define DKT_DEMO_CLASSES       3
-#define DKT_DEMO_ACKS_MAX      2000000 /* what the proof can remember: 96 bytes each */
+#define DKT_DEMO_ACKS_MAX      2000000 /* what the proof can remember: 120 bytes each */
 #define DKT_DEMO_RECENT        32      /* tickets of a company that later calls pick from */
 #define DKT_DEMO_MINUTES       512     /* ring of minutes for the utilisation; above 8 h */
 #define DKT_DEMO_TEXT_BYTES    1024
@@ -84,21 +84,23 @@ typedef struct {
     uint64_t number;
     int64_t slot_start_ms, deadline_ms;
     uint8_t request_id[16];
-    char ticket_id[40]; /* of 39 characters */
+    char ticket_id[DKT_ID_CHARS_MAX + 1];
     uint16_t company;
     uint8_t class_index, state; /* dkt_ack_state_t */
     bool repeated;              /* acknowledged once more to a repeated request */
+    bool held;                  /* made by allocate_slot */
 } dkt_ack_t;
 
-/* A ticket that was resolved, or whose resolve had no answer. */
+/* A ticket that was resolved. */
 typedef struct {
     uint64_t number;
     uint16_t company;
-    bool sure;
 } dkt_done_t;
 
 #define DKT_DEMO_EXAMPLES 3
+/* Of refusals, each of another company. */
 typedef struct {
+    uint16_t company;
     char text[240];
 } dkt_demo_example_t;
 

@@ -104,6 +104,12 @@ static void s_count(dkt_demo_t *self, const dkt_reply_t *reply)
     }
 }
 
+/* An error that says nothing happened leaves nothing to doubt. */
+static bool s_may_have_happened(const dkt_reply_t *reply)
+{
+    return dkt_status_retry(reply->status) == DKT_RETRY_FIND;
+}
+
 /* -- answers ---------------------------------------------------------------------------------- */
 
 /* Room for one more item of an array that doubles. */
@@ -131,6 +137,7 @@ static void s_ack_add(const s_op_t *op, const dkt_reply_t *reply)
         .company = op->company,
         .class_index = op->class_index,
         .repeated = op->repeat,
+        .held = op->slot_id[0] != '\0',
     };
     memcpy(ack->request_id, op->request_id, sizeof ack->request_id);
     dkt_text_copy(reply->ticket_id, ack->ticket_id, sizeof ack->ticket_id);
@@ -141,6 +148,17 @@ static void s_ack_add(const s_op_t *op, const dkt_reply_t *reply)
         s_booked_add(company, reply->slot_start_ms, 1);
     }
     self->ack_count++;
+}
+
+/* A few of many, each of another company. */
+static bool s_example_wanted(dkt_demo_t *self, uint16_t company)
+{
+    for (size_t i = 0; i < self->example_count; i++) {
+        if (self->examples[i].company == company) {
+            return false;
+        }
+    }
+    return self->example_count < DKT_DEMO_EXAMPLES && dkt_demo_random(self, 20) == 0;
 }
 
 /* Notes why it was refused; keeps the first few with what else would have fitted. */
@@ -157,10 +175,10 @@ static void s_refused(const s_op_t *op, const dkt_reply_t *reply)
     for (size_t i = 0; i < sizeof self->reasons / sizeof self->reasons[0]; i++) {
         self->reasons[i] += dkt_text_is(reply->reason, dkt_demo_reasons[i]);
     }
-    if (self->example_count == DKT_DEMO_EXAMPLES ||
-        dkt_demo_random(self, 20) != 0) { /* a few of many, not the first */
+    if (!s_example_wanted(self, op->company)) {
         return;
     }
+    self->examples[self->example_count].company = op->company;
     char *text = self->examples[self->example_count++].text;
     size_t max = sizeof self->examples[0].text, used = 0;
     used = (size_t)snprintf(
@@ -188,7 +206,7 @@ static void s_created(void *ctx, const dkt_reply_t *reply)
     s_op_t *op = ctx;
     s_count(op->demo, reply);
     if (reply->status != DKT_OK) {
-        op->demo->companies[op->company].unknown++;
+        op->demo->companies[op->company].unknown += s_may_have_happened(reply);
     } else if (dkt_text_is(reply->state, "created")) {
         s_ack_add(op, reply);
         op->demo->allocated += op->slot_id[0] != '\0';
@@ -210,7 +228,7 @@ static void s_cancelled(void *ctx, const dkt_reply_t *reply)
     dkt_ack_t *ack = &op->demo->acks[op->ack];
     s_count(op->demo, reply);
     if (reply->status != DKT_OK) {
-        ack->state = DKT_ACK_UNKNOWN;
+        ack->state = s_may_have_happened(reply) ? DKT_ACK_UNKNOWN : ack->state;
     } else if (!dkt_text_is(reply->state, "cancelled")) {
         op->demo->too_late++;
     } else if (ack->state != DKT_ACK_CANCELLED) {
@@ -279,7 +297,7 @@ static uint32_t s_recent(dkt_demo_t *self, size_t company)
 static bool s_ask_repeat(dkt_demo_t *self, size_t company, int class_index)
 {
     uint32_t ack = s_recent(self, company);
-    if (ack == S_NO_ACK) {
+    if (ack == S_NO_ACK || self->acks[ack].held) {
         return s_ask_create(self, company, class_index);
     }
     s_op_t *op = s_op_new(self, company, self->acks[ack].class_index);
@@ -371,11 +389,10 @@ static void s_resolved(void *ctx, const dkt_reply_t *reply)
     s_op_t *op = ctx;
     dkt_demo_t *self = op->demo;
     s_count(self, reply);
-    if (reply->status != DKT_OK || dkt_text_is(reply->state, "resolved")) {
+    if (dkt_text_is(reply->state, "resolved")) {
         self->done = s_grow(self->done, self->done_count, &self->done_max, sizeof *self->done);
-        self->done[self->done_count++] =
-            (dkt_done_t){op->number, op->company, reply->status == DKT_OK};
-        self->companies[op->company].resolved += reply->status == DKT_OK;
+        self->done[self->done_count++] = (dkt_done_t){op->number, op->company};
+        self->companies[op->company].resolved++;
     }
     free(op);
 }

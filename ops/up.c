@@ -164,23 +164,19 @@ static dkt_status_t s_step_keys(dkt_up_t *up, dkt_err_t *err)
 
 static dkt_status_t s_step_postgres(dkt_up_t *up, dkt_err_t *err)
 {
-    return dkt_up_role_start(up, DKT_UP_POSTGRES, err);
+    return dkt_up_roles_start(up, DKT_UP_POSTGRES, DKT_UP_POSTGRES, err);
 }
 
 static dkt_status_t s_step_nats(dkt_up_t *up, dkt_err_t *err)
 {
     dkt_status_t status = dkt_up_nats_configure(up, err);
-    return status == DKT_OK ? dkt_up_role_start(up, DKT_UP_NATS, err) : status;
+    return status == DKT_OK ? dkt_up_roles_start(up, DKT_UP_NATS, DKT_UP_NATS, err) : status;
 }
 
-static dkt_status_t s_step_brokers(dkt_up_t *up, dkt_err_t *err)
+/* Together: a broker is ready when a worker has told it who owns what. */
+static dkt_status_t s_step_nodes(dkt_up_t *up, dkt_err_t *err)
 {
-    return dkt_up_role_start(up, DKT_UP_BROKER, err);
-}
-
-static dkt_status_t s_step_workers(dkt_up_t *up, dkt_err_t *err)
-{
-    return dkt_up_role_start(up, DKT_UP_WORKER, err);
+    return dkt_up_roles_start(up, DKT_UP_BROKER, DKT_UP_WORKER, err);
 }
 
 static const s_step_t s_steps[] = {
@@ -192,8 +188,7 @@ static const s_step_t s_steps[] = {
     {"PostgreSQL: start", s_step_postgres},
     {"PostgreSQL: control database", dkt_up_bootstrap},
     {"NATS", s_step_nats},
-    {"brokers", s_step_brokers},
-    {"workers", s_step_workers},
+    {"brokers and workers", s_step_nodes},
 };
 #define S_STEP_COUNT (sizeof s_steps / sizeof s_steps[0])
 

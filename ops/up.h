@@ -136,8 +136,9 @@ void dkt_up_pump(dkt_up_t *up, int64_t timeout_ms);
 /* Runs a tool to its end. */
 DKT_CHECKED dkt_status_t dkt_up_tool_run(dkt_up_t *up, const char *name, const dkt_up_spec_t *spec,
                                          dkt_err_t *err);
-/* Starts all children of a role and waits until each is ready. */
-DKT_CHECKED dkt_status_t dkt_up_role_start(dkt_up_t *up, dkt_up_role_t role, dkt_err_t *err);
+/* Starts all children of these roles and waits until each is ready. */
+DKT_CHECKED dkt_status_t dkt_up_roles_start(dkt_up_t *up, dkt_up_role_t first, dkt_up_role_t last,
+                                            dkt_err_t *err);
 /* Until a signal asks for the end, or a child may not be restarted. */
 void dkt_up_watch(dkt_up_t *up);
 /* The orderly stop of whatever runs. */

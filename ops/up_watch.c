@@ -190,13 +190,19 @@ static bool s_start_lost(dkt_up_t *up, dkt_up_child_t *child)
     return dkt_up_mono_ms() >= child->restart_at_ms && !dkt_up_child_start(up, child);
 }
 
-/* True: all children of the role serve. `lost` is set to one that cannot be started. */
-static bool s_role_ready(dkt_up_t *up, dkt_up_role_t role, dkt_up_child_t **lost)
+static bool s_is_between(const dkt_up_child_t *child, dkt_up_role_t first, dkt_up_role_t last)
+{
+    return child->role >= first && child->role <= last;
+}
+
+/* True: all children of these roles serve. `lost` is set to one that cannot be started. */
+static bool s_roles_ready(dkt_up_t *up, dkt_up_role_t first, dkt_up_role_t last,
+                          dkt_up_child_t **lost)
 {
     bool all = true;
     for (int i = 0; i < up->child_count; i++) {
         dkt_up_child_t *child = &up->children[i];
-        if (child->role != role) {
+        if (!s_is_between(child, first, last)) {
             continue;
         }
         if (s_start_lost(up, child)) {
@@ -207,16 +213,18 @@ static bool s_role_ready(dkt_up_t *up, dkt_up_role_t role, dkt_up_child_t **lost
     return all;
 }
 
-dkt_status_t dkt_up_role_start(dkt_up_t *up, dkt_up_role_t role, dkt_err_t *err)
+dkt_status_t dkt_up_roles_start(dkt_up_t *up, dkt_up_role_t first, dkt_up_role_t last,
+                                dkt_err_t *err)
 {
     int64_t until = dkt_up_mono_ms() + DKT_UP_START_MS;
     dkt_up_child_t *lost = NULL;
     for (int i = 0; i < up->child_count; i++) {
-        if (up->children[i].role == role && !dkt_up_child_start(up, &up->children[i])) {
-            return dkt_fail(err, DKT_INTERNAL, NULL, "cannot start %s", up->children[i].name);
+        dkt_up_child_t *child = &up->children[i];
+        if (s_is_between(child, first, last) && !dkt_up_child_start(up, child)) {
+            return dkt_fail(err, DKT_INTERNAL, NULL, "cannot start %s", child->name);
         }
     }
-    while (!s_role_ready(up, role, &lost)) {
+    while (!s_roles_ready(up, first, last, &lost)) {
         if (lost) {
             dkt_up_child_show_log(up, lost);
             return dkt_fail(err, DKT_UNAVAILABLE, NULL, "%s ended while it started; see above",

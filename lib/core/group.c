@@ -210,8 +210,7 @@ bool dkt_group_free(dkt_group_t *self, uint64_t number, dkt_ticket_state_t state
     return true;
 }
 
-bool dkt_group_place(dkt_group_t *self, uint64_t number, dkt_place_t place, bool at_risk,
-                     bool booking)
+bool dkt_group_place(dkt_group_t *self, uint64_t number, dkt_place_t place, bool booking)
 {
     dkt_effect_t *effect = s_touch(self, number);
     if (!effect) {
@@ -220,7 +219,6 @@ bool dkt_group_place(dkt_group_t *self, uint64_t number, dkt_place_t place, bool
     assert(!effect->freed);
     effect->row.place = place;
     effect->row.has_lane = true;
-    effect->row.at_risk = effect->row.at_risk || at_risk;
     effect->placed = true;
     if (booking) {
         s_watch(self, place);
@@ -320,7 +318,7 @@ static void s_seal_effect(dkt_group_t *self, const dkt_effect_t *effect, dkt_com
     }
     if (effect->placed) {
         self->places[commit->park_count++] =
-            (dkt_place_row_t){.number = row->number, .place = row->place, .at_risk = row->at_risk};
+            (dkt_place_row_t){.number = row->number, .place = row->place};
     }
     if (effect->updated) {
         self->updates[commit->update_count++] =

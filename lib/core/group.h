@@ -107,7 +107,7 @@ DKT_CHECKED bool dkt_group_free(dkt_group_t *self, uint64_t number, dkt_ticket_s
                                 int64_t at_ms, bool breached);
 /* Moved; `booking` is true for rebooking, whose slot start the guard watches too. */
 DKT_CHECKED bool dkt_group_place(dkt_group_t *self, uint64_t number, dkt_place_t place,
-                                 bool at_risk, bool booking);
+                                 bool booking);
 /* Dispatched, resolved after dispatch, breached or at risk. Times of 0 leave what is stored. */
 DKT_CHECKED bool dkt_group_update(dkt_group_t *self, const dkt_update_row_t *row);
 

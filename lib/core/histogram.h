@@ -9,8 +9,10 @@
 #include <stdint.h>
 
 #define DKT_HISTOGRAM_BITS    6  /* steps of a power of two, as a power of two */
-#define DKT_HISTOGRAM_OCTAVES 36 /* values up to 2^36 us, 19 hours; larger ones count as that */
-#define DKT_HISTOGRAM_CELLS   ((DKT_HISTOGRAM_OCTAVES - DKT_HISTOGRAM_BITS + 1) << DKT_HISTOGRAM_BITS)
+#define DKT_HISTOGRAM_OCTAVES 36 /* values up to 2^36 us, 19 h; larger ones count as that */
+/* A row of steps for each power of two, and one for the values below the first. */
+#define DKT_HISTOGRAM_ROWS  (DKT_HISTOGRAM_OCTAVES - DKT_HISTOGRAM_BITS + 1)
+#define DKT_HISTOGRAM_CELLS (DKT_HISTOGRAM_ROWS << DKT_HISTOGRAM_BITS)
 
 /* Plain data: memset to zero empties it. */
 typedef struct {

@@ -6,44 +6,46 @@
 #ifndef DKT_CORE_LIMITS_H
 #define DKT_CORE_LIMITS_H
 
+/* clang-format off: a line a limit */
+
 /* -- wire contract (page 4): promises to clients, change only with the contract -- */
-#define DKT_FRAME_BYTES_MAX         16384 /* a client's frame; libzmq closes the connection above it */
+#define DKT_FRAME_BYTES_MAX         16384 /* a client's frame; more closes the connection */
 #define DKT_FRAMES_PER_MESSAGE_MAX  256  /* requests in one message */
 #define DKT_OPEN_PER_CONNECTION_MAX 4096 /* open requests of a connection, then `overloaded` */
 #define DKT_UNREAD_ANSWERS_MAX      4096 /* answers kept for a client that does not read */
 #define DKT_MSGPACK_DEPTH_MAX       4
 /* Keys in one map: 23 parameters exist, the rest is room for unknown ones. It bounds the search for
  * a key that is given twice. */
-#define DKT_MAP_KEYS_MAX            128
-#define DKT_ID_CHARS_MAX            64
-#define DKT_BUDGET_DEFAULT_MS       5000
-#define DKT_BUDGET_MAX_MS           60000
-#define DKT_NAME_CHARS_MAX          100
-#define DKT_EMAIL_BYTES_MAX         254 /* RFC 5321 path length */
-#define DKT_PASSWORD_CHARS_MIN      10
-#define DKT_PASSWORD_CHARS_MAX      128
-#define DKT_PASSWORD_BYTES_MAX      512 /* 128 characters of 4 bytes: none longer was ever set */
-#define DKT_CURSOR_BYTES_MAX        64  /* a cursor names an id or a ticket number */
-#define DKT_SUBJECT_BYTES_MAX       200
-#define DKT_PAYLOAD_BYTES_MAX       8192
-#define DKT_TRACEPARENT_BYTES_MAX   64 /* W3C trace context level 1 is 55 bytes */
-#define DKT_TOKEN_BYTES_MAX         1024
-#define DKT_HOLD_DEFAULT_MS         30000
-#define DKT_HOLD_MIN_MS             1000
-#define DKT_HOLD_MAX_MS             300000
-#define DKT_LIST_DEFAULT            100
-#define DKT_LIST_MAX                1000
-#define DKT_LIST_BYTES_MAX          262144
-#define DKT_BLOCKERS_MAX            100 /* ticket ids in a refused set_tenant */
-#define DKT_RESOLVERS_SIGNUP_MAX    64
-#define DKT_RESOLVERS_MAX           4096
-#define DKT_CLASSES_MAX             8
-#define DKT_CLASS_NAME_BYTES_MAX    31
-#define DKT_LEVEL_MIN_MINUTES       2
-#define DKT_LEVEL_MAX_MINUTES       1440
-#define DKT_PERMILLE                1000
-#define DKT_AUTH_RATE_PER_S         20 /* create_account and login, per source */
-#define DKT_AUTH_BURST              100
+#define DKT_MAP_KEYS_MAX          128
+#define DKT_ID_CHARS_MAX          64
+#define DKT_BUDGET_DEFAULT_MS     5000
+#define DKT_BUDGET_MAX_MS         60000
+#define DKT_NAME_CHARS_MAX        100
+#define DKT_EMAIL_BYTES_MAX       254 /* RFC 5321 path length */
+#define DKT_PASSWORD_CHARS_MIN    10
+#define DKT_PASSWORD_CHARS_MAX    128
+#define DKT_PASSWORD_BYTES_MAX    512 /* 128 characters of 4 bytes: none longer was ever set */
+#define DKT_CURSOR_BYTES_MAX      64  /* a cursor names an id or a ticket number */
+#define DKT_SUBJECT_BYTES_MAX     200
+#define DKT_PAYLOAD_BYTES_MAX     8192
+#define DKT_TRACEPARENT_BYTES_MAX 64 /* W3C trace context level 1 is 55 bytes */
+#define DKT_TOKEN_BYTES_MAX       1024
+#define DKT_HOLD_DEFAULT_MS       30000
+#define DKT_HOLD_MIN_MS           1000
+#define DKT_HOLD_MAX_MS           300000
+#define DKT_LIST_DEFAULT          100
+#define DKT_LIST_MAX              1000
+#define DKT_LIST_BYTES_MAX        262144
+#define DKT_BLOCKERS_MAX          100 /* ticket ids in a refused set_tenant */
+#define DKT_RESOLVERS_SIGNUP_MAX  64
+#define DKT_RESOLVERS_MAX         4096
+#define DKT_CLASSES_MAX           8
+#define DKT_CLASS_NAME_BYTES_MAX  31
+#define DKT_LEVEL_MIN_MINUTES     2
+#define DKT_LEVEL_MAX_MINUTES     1440
+#define DKT_PERMILLE              1000
+#define DKT_AUTH_RATE_PER_S       20 /* create_account and login, per source */
+#define DKT_AUTH_BURST            100
 
 /* -- ledger (page 3) -- */
 #define DKT_MINUTE_MS        60000
@@ -51,9 +53,7 @@
 #define DKT_MOVES_MAX        16   /* rebooking chain; longer ones were 1 in 9,430 */
 
 /* -- tenant -- */
-#define DKT_GROUP_REQUESTS_MAX                                                                     \
-    1024                               /* requests of one commit: one fsync for all of them; more  \
-                                          only makes the first of them wait longer */
+#define DKT_GROUP_REQUESTS_MAX 1024    /* of one commit: more only makes the first wait longer */
 #define DKT_GROUP_BYTES_MAX    1048576 /* text and payload of one commit */
 #define DKT_MAILBOX_MAX        4096    /* requests waiting for one tenant, then `overloaded` */
 #define DKT_FENCE_FRESH_MS     500     /* an answer this young proves the connection (rule 3) */
@@ -63,8 +63,7 @@
 #define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */
 #define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
-/* -- store (libpq) ------------------------------------------------------------------------------
- */
+/* -- store (libpq) -- */
 #define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */
 #define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */
 #define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */
@@ -75,6 +74,8 @@
 #define DKT_BROKER_PENDING_MAX   65536     /* requests open in one broker, then `overloaded` */
 #define DKT_BROKER_PENDING_BYTES 134217728 /* and their copies kept for a resend: 128 MiB */
 #define DKT_MOVED_PARK_MS        200       /* a worker parks a request that is ahead of its table */
+
+/* -- broker -- */
 #define DKT_BROKER_CONNECTIONS_MAX 16384 /* clients with something open: above it `overloaded` */
 #define DKT_BROKER_VSHARD_MAX      8192  /* open requests of one vshard: no tenant fills a broker */
 #define DKT_BROKER_UNREAD_BYTES    67108864 /* unread answers of all clients: 64 MiB */
@@ -90,23 +91,22 @@
 #define DKT_BROKER_BAD_TOKENS_MAX  256      /* and refused ones, so that a retry loop stays cheap */
 
 /* -- worker -- */
-#define DKT_ACTIVATIONS_MAX        16 /* at a time per worker: 1000 connects at once take 6 to 8 s */
+#define DKT_ACTIVATIONS_MAX        16 /* per worker: 1000 connects at once take 6 to 8 s */
 #define DKT_ACTIVATIONS_FAILED_MAX 4  /* of them for tenants whose last attempt failed */
-#define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs waiting: at 28 ms each 1.8 s, then rate_limited */
+#define DKT_HASH_QUEUE_MAX         64 /* argon2id jobs: at 28 ms each 1.8 s, then rate_limited */
 #define DKT_POOL_READY_MIN         20 /* ready-made tenant databases: 96 to 150 ms each to make */
 
-/* -- producer library ----------------------------------------------------------------------------
- */
+/* -- producer library -- */
 #define DKT_PRODUCER_IN_FLIGHT_DEFAULT 1024
-#define DKT_PRODUCER_ATTEMPT_MS        2000  /* silence that ends an attempt: a failover is faster */
+#define DKT_PRODUCER_ATTEMPT_MS        2000  /* silence that ends an attempt */
 #define DKT_PRODUCER_TOTAL_MS          10000 /* all attempts of a call together */
 #define DKT_PRODUCER_BACKOFF_MIN_MS    20    /* first pause where the answer names none */
 #define DKT_PRODUCER_BACKOFF_MAX_MS    1000
-#define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts that may end in `internal`: it may be poisoned */
+#define DKT_PRODUCER_INTERNAL_MAX      3 /* attempts ending in `internal`: poisoned? */
 #define DKT_PRODUCER_DRAIN_MAX         1024 /* messages taken from the socket in one poll */
 #define DKT_PRODUCER_ANSWER_BYTES_MAX  1048576 /* an answer's frame; a list page is 256 KiB */
-/* -- operation -----------------------------------------------------------------------------------
- */
+
+/* -- operation -- */
 #define DKT_LOG_LINE_BYTES_MAX 2048 /* below PIPE_BUF: one line is one atomic write */
 #define DKT_UP_PORT_DEFAULT    7410
 #define DKT_UP_PORTS_MAX       64     /* 3 per broker, NATS, its websocket, PostgreSQL */
@@ -126,19 +126,17 @@
 #define DKT_UP_STOP_KILL_MS    300  /* after the last, hard signal */
 #define DKT_UP_PG_CONNECTIONS  1200 /* max_connections: 1,000 tenants and ours */
 
-/* -- directory -----------------------------------------------------------------------------------
- */
+/* -- directory -- */
 #define DKT_POLL_MS            80  /* each directory asks the control database this often */
 #define DKT_POLLS_PER_BEAT     3   /* and raises its beat every so many polls: 4 times a second */
 #define DKT_WORKER_HUNG_MS     750 /* a beat that stood still for this long: hung */
-#define DKT_WATCH_STEP_MS      250 /* the most silence that one poll can add: gaps count for nothing */
+#define DKT_WATCH_STEP_MS      250 /* the most silence one poll can add: gaps do not count */
 #define DKT_WATCH_WARM_MS      1000 /* a watcher judges nobody before */
-#define DKT_LOCK_HELD_MS       2000 /* a lock held this long after the move may be broken (rule 11) */
+#define DKT_LOCK_HELD_MS       2000 /* then the lock of the old owner may be broken (rule 11) */
 #define DKT_LOOKUP_NEGATIVE_MS 1000 /* "no such tenant" is believed this long */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
 
-/* -- worker, activation --------------------------------------------------------------------------
- */
+/* -- worker, activation -- */
 #define DKT_BACKOFF_BASE_MS   50 /* full jitter after a failed activation */
 #define DKT_BACKOFF_CAP_MS    2000
 #define DKT_LOCK_RETRY_MIN_MS 5 /* the lock is held: try again after 5 to 50 ms */
@@ -153,15 +151,15 @@
 #define DKT_FDS_PER_TENANT    4      /* actor pipe 2, eventfd, PostgreSQL socket */
 #define DKT_DRAIN_MAX_MS      5000   /* a shutdown waits this long for its actors */
 
-/* -- accounts ------------------------------------------------------------------------------------
- */
-#define DKT_POOL_MAKERS         2  /* databases made at a time */
-#define DKT_ACCOUNTS_RATE_PER_S 50 /* create_account per worker: crude, the quota is the broker's  \
-                                    */
+/* -- accounts -- */
+#define DKT_POOL_MAKERS 2 /* databases made at a time */
+#define DKT_ACCOUNTS_RATE_PER_S 50 /* create_account per worker: crude, the quota is the broker's */
 #define DKT_ACCOUNTS_BURST   100
 #define DKT_ACCOUNTS_MAX     20000    /* accounts of a fleet: 7.4 MB of disk each */
 #define DKT_ACCOUNT_JOBS_MAX 1024     /* commands waiting for the accounts actor */
 #define DKT_ARGON2_OPS       2        /* argon2id t */
 #define DKT_ARGON2_MEM_BYTES 19922944 /* argon2id m: 19 MiB */
+
+/* clang-format on */
 
 #endif

@@ -128,7 +128,7 @@ static bool s_take_wide(dkt_mp_t *mp, s_lead_t lead, dkt_mp_token_t *token)
     return false;
 }
 
-bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
+static inline bool s_next(dkt_mp_t *mp, dkt_mp_token_t *token)
 {
     token->kind = DKT_MP_INVALID;
     token->count = 0;
@@ -155,6 +155,11 @@ bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
     return s_take_int(lead, 1, token);
 }
 
+bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
+{
+    return s_next(mp, token);
+}
+
 void dkt_mp_skip(dkt_mp_t *mp, const dkt_mp_token_t *token)
 {
     dkt_mp_token_t inner = *token;
@@ -176,6 +181,7 @@ void dkt_mp_skip(dkt_mp_t *mp, const dkt_mp_token_t *token)
 
 #define S_ONES  UINT64_C(0x0101010101010101)
 #define S_HIGHS UINT64_C(0x8080808080808080)
+#define S_WORD  8u /* bytes looked at in one step */
 
 /* Eight bytes that are all ASCII and none of them NUL. */
 static bool s_is_plain(uint64_t word)
@@ -218,19 +224,27 @@ static unsigned s_sequence(const uint8_t *at, size_t left)
     return 0;
 }
 
+static bool s_plain_at(const uint8_t *bytes)
+{
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    return s_is_plain(word);
+}
+
 bool dkt_utf8_check(const uint8_t *bytes, size_t len)
 {
     size_t at = 0;
     while (at < len) {
-        uint64_t word;
-        if (len - at >= sizeof word) {
-            memcpy(&word, bytes + at, sizeof word);
-            if (s_is_plain(word)) {
-                at += sizeof word;
-                continue;
-            }
+        size_t left = len - at;
+        if (left >= S_WORD && s_plain_at(bytes + at)) {
+            at += S_WORD;
+            continue;
         }
-        unsigned step = s_sequence(bytes + at, len - at);
+        /* the last word once more, with bytes before it that were seen already */
+        if (left < S_WORD && len >= S_WORD && s_plain_at(bytes + len - S_WORD)) {
+            return true;
+        }
+        unsigned step = s_sequence(bytes + at, left);
         if (step == 0) {
             return false;
         }
@@ -314,7 +328,7 @@ bool dkt_msgpack_check(const uint8_t *bytes, size_t len)
     dkt_mp_t mp = {.at = bytes, .end = bytes + len};
     do {
         dkt_mp_token_t token;
-        if (!dkt_mp_next(&mp, &token) ||
+        if (!s_next(&mp, &token) ||
             (token.kind == DKT_MP_STR && !dkt_utf8_check(token.view.data, token.view.len))) {
             return false;
         }

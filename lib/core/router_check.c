@@ -85,8 +85,9 @@ static dkt_status_t s_check_arguments(dkt_router_t *self, dkt_instant_t now,
 static dkt_status_t s_route_client(const dkt_request_t *request, dkt_rt_checked_t *checked,
                                    dkt_err_t *err)
 {
-    dkt_client_t client;
-    if (!dkt_client_parse((const char *)request->client_id.data, request->client_id.len, &client)) {
+    dkt_client_t client = checked->claims.client; /* on the public endpoint: the very same */
+    if (!s_has_tenant(request, checked) &&
+        !dkt_client_parse((const char *)request->client_id.data, request->client_id.len, &client)) {
         return request->method == DKT_METHOD_LOGIN
                    ? dkt_fail(err, DKT_UNAUTHENTICATED, NULL, NULL)
                    : dkt_fail(err, DKT_NOT_FOUND, "client_id", NULL);

@@ -51,7 +51,6 @@ typedef struct {
 typedef struct {
     uint64_t number;
     dkt_place_t place;
-    bool at_risk;  /* true: set with the place, whose slot may end after the deadline */
 } dkt_place_row_t; /* steps 3 and 4: parked, then placed */
 
 typedef struct {
@@ -64,10 +63,12 @@ typedef struct {
 /* -- batches -- */
 
 typedef enum {
-    DKT_BATCH_LOCK, /* pg_try_advisory_lock; result.locked */
+    DKT_BATCH_LOCK, /* pg_try_advisory_lock; result.locked, db_ms; if somebody else has it, text is
+                       the application_name of that session */
     DKT_BATCH_TAKE, /* owner row: epoch + 1 where table version <= mine; result.taken, epoch, db_ms,
                        last_journal_ms, last_journal_seq, last_ticket, last handoff body */
-    DKT_BATCH_LOAD, /* settings, live tickets, revoked tokens, account */
+    DKT_BATCH_LOAD, /* settings, live tickets (open, or dispatched and not breached; without subject
+                       and payload), revoked tokens that have not expired, account */
     DKT_BATCH_GUARD, /* the bare guard */
     DKT_BATCH_READ,  /* lookups, gets and lists; no guard, writes nothing */
     DKT_BATCH_COMMIT /* guard and a group's net effects */
@@ -100,7 +101,9 @@ typedef struct {
     dkt_view_t handoff; /* body to leave for the successor; data NULL: none */
 } dkt_commit_t;
 
-/* Answers: tickets found by any of the three; each list may be empty. */
+/* Answers: tickets found by any of the three; each list may be empty. The rows come in the order of
+ * the fields here, in no order within one; a ticket that two of them find comes twice. The rows of
+ * the list carry no payload. */
 typedef struct {
     uint32_t request_id_count;
     const dkt_uuid_t *request_ids;
@@ -141,7 +144,8 @@ typedef struct {
 typedef struct {
     dkt_batch_kind_t kind;
     dkt_store_outcome_t outcome;
-    char sqlstate[6]; /* "" if none; DK001 stale epoch, DK002 past not_after */
+    char sqlstate[6]; /* "" if none; DK001 stale epoch, DK002 past not_after,
+                          DK003 a change whose row is not there */
     char text[DKT_ERR_TEXT_BYTES_MAX];
     int64_t
         db_ms; /* the database's clock, where the batch had a guard, a take or a lock; 0: none */

@@ -342,6 +342,11 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self)
     return due_mono_ms;
 }
 
+bool dkt_tenant_settled(const dkt_tenant_t *self)
+{
+    return self->state == DKT_TENANT_SERVING && s_quiet(self);
+}
+
 bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms)
 {
     if (self->state != DKT_TENANT_SERVING || self->held > 0 || !s_quiet(self)) {

@@ -135,6 +135,9 @@ const char *dkt_tenant_state_name(dkt_tenant_state_t state);
 /* When it next wants a TICK on the monotonic clock; INT64_MAX: not before an event. */
 int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self);
 
+/* True if it serves and nothing decided is unfinished: ledger and database say the same. */
+bool dkt_tenant_settled(const dkt_tenant_t *self);
+
 /* True if nothing is in flight, waiting or held and nothing is due within DKT_IDLE_PASSIVATE_MS. */
 bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms);
 

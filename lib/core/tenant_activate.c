@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 
+#include "lib/core/plant.h"
 #include "lib/core/tenant_impl.h"
 
 void dkt_tenant_on_connected(dkt_tenant_t *self, const dkt_tenant_event_t *event)
@@ -30,7 +31,7 @@ void dkt_tenant_on_locked(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     if (s_batch_failed(self, event->result)) {
         return;
     }
-    if (!event->result->locked) {
+    if (!event->result->locked && !DKT_PLANTED(NO_LOCK)) {
         self->end.lock_held = true;
         dkt_tenant_finish(self, false, "another owner holds the lock");
         return;
@@ -52,7 +53,8 @@ void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
         dkt_tenant_finish(self, false, "a newer assignment exists");
         return;
     }
-    if (dkt_tenant_clock_start(&self->clock, result->db_ms, result->last_journal_ms,
+    if (dkt_tenant_clock_start(&self->clock, result->db_ms,
+                               DKT_PLANTED(CLOCK_GOES_BACK) ? 0 : result->last_journal_ms,
                                self->mono_ms) != DKT_OK) {
         dkt_tenant_finish(self, false,
                           "the database's clock is behind its own journal: an operator must look");
@@ -72,7 +74,7 @@ void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
 
 static bool s_load_tickets(dkt_tenant_t *self, const dkt_store_result_t *result, dkt_err_t *err)
 {
-    for (uint32_t i = 0; i < result->ticket_count; i++) {
+    for (uint32_t i = DKT_PLANTED(LOAD_MISSES_ROW) ? 1 : 0; i < result->ticket_count; i++) {
         const dkt_ticket_row_t *row = &result->tickets[i];
         int class_index = dkt_settings_class(result->settings, (const char *)row->class_name.data,
                                              row->class_name.len);

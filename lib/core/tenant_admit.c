@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "lib/core/plant.h"
 #include "lib/core/tenant_impl.h"
 
 #define NONCE_EPOCH_SHIFT 32
@@ -107,6 +108,9 @@ static bool s_known_in_memory(dkt_tenant_t *self, dkt_call_t *call)
 static bool s_known_in_database(dkt_tenant_t *self, dkt_call_t *call)
 {
     if (!call->looked) {
+        if (DKT_PLANTED(NO_LOOKUP)) {
+            return false;
+        }
         if (!call->work->suspect &&
             dkt_memo_new_id(&self->memo, &call->request.request_id, self->now_ms)) {
             return false;
@@ -306,7 +310,8 @@ static bool s_hold_taken(const dkt_tenant_t *self, const dkt_call_t *call)
 static bool s_hold_accounted(const dkt_tenant_t *self, uint64_t nonce)
 {
     uint64_t epoch = s_nonce_epoch(nonce);
-    return epoch == self->epoch || (self->handoff_used && epoch + 1 == self->epoch);
+    return !DKT_PLANTED(RELEASED_IS_LOST) &&
+           (epoch == self->epoch || (self->handoff_used && epoch + 1 == self->epoch));
 }
 
 static void s_not_allocated(dkt_tenant_t *self, dkt_call_t *call, const char *status)

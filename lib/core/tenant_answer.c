@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/core/grow.h"
+#include "lib/core/plant.h"
 #include "lib/core/tenant_impl.h"
 
 #define RETRY_SOON_MS 50 /* after a failed group: the next activation takes about this long */
@@ -64,7 +65,7 @@ void dkt_tenant_error_of(dkt_tenant_t *self, dkt_work_t *work, dkt_status_t stat
 
 static bool s_proof_fresh(const dkt_tenant_t *self)
 {
-    return self->mono_ms - self->proof_mono_ms < DKT_FENCE_FRESH_MS;
+    return DKT_PLANTED(NO_FENCE) || self->mono_ms - self->proof_mono_ms < DKT_FENCE_FRESH_MS;
 }
 
 void dkt_tenant_fenced(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *bytes, size_t len)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/core/grow.h"
+#include "lib/core/plant.h"
 #include "lib/core/tenant_impl.h"
 
 #define SQLSTATE_STALE_EPOCH "DK001"
@@ -20,8 +21,11 @@ const char *dkt_tenant_class_name(const dkt_tenant_t *self, uint8_t class_index)
 
 const dkt_effect_t *dkt_tenant_pending(const dkt_tenant_t *self, uint64_t number)
 {
-    const dkt_effect_t *effect = dkt_group_find(self->gathering, number);
-    return effect || !self->inflight ? effect : dkt_group_find(self->inflight, number);
+    const dkt_effect_t *effect =
+        DKT_PLANTED(PENDING_IGNORED) ? NULL : dkt_group_find(self->gathering, number);
+    return effect || DKT_PLANTED(PENDING_IGNORED) || !self->inflight
+               ? effect
+               : dkt_group_find(self->inflight, number);
 }
 
 /* -- changes that other operations cause -- */
@@ -49,8 +53,8 @@ static bool s_place(dkt_tenant_t *self, const dkt_change_t *change)
 {
     bool same = change->from.minute == change->promise.place.minute &&
                 change->from.lane == change->promise.place.lane;
-    return same || dkt_group_place(self->gathering, change->promise.ticket, change->promise.place,
-                                   change->promise.at_risk, false);
+    return same ||
+           dkt_group_place(self->gathering, change->promise.ticket, change->promise.place, false);
 }
 
 static bool s_change(dkt_tenant_t *self, const dkt_change_t *change)
@@ -82,13 +86,11 @@ void dkt_tenant_change(void *ctx, const dkt_change_t *change)
 
 void dkt_tenant_moves(dkt_tenant_t *self, const dkt_moves_t *moves)
 {
-    for (uint32_t i = 0; i < moves->count; i++) {
+    for (uint32_t i = 0; i < moves->count && !DKT_PLANTED(MOVE_NOT_WRITTEN); i++) {
         dkt_promise_t promise;
         bool live = dkt_ledger_find(self->ledger, moves->moves[i].ticket, &promise);
         assert(live);
-        if (!live ||
-            !dkt_group_place(self->gathering, promise.ticket, promise.place, promise.at_risk,
-                             true) ||
+        if (!live || !dkt_group_place(self->gathering, promise.ticket, promise.place, true) ||
             !s_event(self, DKT_EVENT_RESCHEDULED, &promise)) {
             dkt_tenant_fail(self, "no memory for a move");
         }
@@ -265,28 +267,6 @@ static void s_on_read(dkt_tenant_t *self, const dkt_store_result_t *result)
 
 /* -- groups -- */
 
-static void s_flush_group(dkt_tenant_t *self)
-{
-    if (self->inflight || dkt_group_empty(self->gathering)) {
-        return;
-    }
-    dkt_batch_t batch = {.kind = DKT_BATCH_COMMIT, .epoch = self->epoch};
-    dkt_group_t *group = self->gathering;
-    if (!dkt_group_seal(group, self->journal_seq + 1, self->now_ms, &batch.commit)) {
-        dkt_tenant_fail(self, "no memory for a group");
-        return;
-    }
-    if (batch.commit.journal_seq) {
-        self->journal_seq++;
-    }
-    group->sent_mono_ms = self->mono_ms;
-    self->inflight = group;
-    self->gathering = group == &self->groups[0] ? &self->groups[1] : &self->groups[0];
-    self->counts.groups++;
-    self->counts.group_requests += group->reply_count;
-    self->port.submit(self->port.ctx, &batch);
-}
-
 /* The retries that joined a request hear the same, marked as replayed. */
 static void s_answer_joiners(dkt_tenant_t *self, const dkt_group_t *group, uint32_t memo)
 {
@@ -310,6 +290,47 @@ static void s_answer_joiners(dkt_tenant_t *self, const dkt_group_t *group, uint3
         joiner = next;
     }
     dkt_memo_done(&self->memo, memo);
+}
+
+static void s_flush_group(dkt_tenant_t *self)
+{
+    if (self->inflight || dkt_group_empty(self->gathering)) {
+        return;
+    }
+    dkt_batch_t batch = {.kind = DKT_BATCH_COMMIT,
+                         .epoch = DKT_PLANTED(NO_GUARD) ? 0 : self->epoch};
+    dkt_group_t *group = self->gathering;
+    if (!dkt_group_seal(group, self->journal_seq + 1, self->now_ms, &batch.commit)) {
+        dkt_tenant_fail(self, "no memory for a group");
+        return;
+    }
+    if (batch.commit.journal_seq) {
+        self->journal_seq++;
+    }
+    if (DKT_PLANTED(NO_NOT_AFTER)) {
+        batch.commit.not_after_ms = INT64_MAX;
+    }
+    if (DKT_PLANTED(SWAPPED_ANSWERS) && group->reply_count > 1) {
+        dkt_work_t *first = group->replies[0].work;
+        group->replies[0].work = group->replies[1].work;
+        group->replies[1].work = first;
+    }
+    group->sent_mono_ms = self->mono_ms;
+    self->inflight = group;
+    self->gathering = group == &self->groups[0] ? &self->groups[1] : &self->groups[0];
+    self->counts.groups++;
+    self->counts.group_requests += group->reply_count;
+    self->port.submit(self->port.ctx, &batch);
+    if (DKT_PLANTED(ACK_BEFORE_SYNC)) {
+        for (uint32_t i = 0; i < group->reply_count; i++) {
+            const dkt_reply_t *reply = &group->replies[i];
+            if (reply->memo != DKT_MEMO_NONE) {
+                s_answer_joiners(self, group, reply->memo);
+            }
+            dkt_tenant_answer(self, reply->work, group->answers + reply->at, reply->len);
+        }
+        group->reply_count = 0;
+    }
 }
 
 static void s_on_committed(dkt_tenant_t *self)
@@ -361,7 +382,10 @@ static void s_on_failed(dkt_tenant_t *self, const dkt_store_result_t *result)
 
 void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
 {
-    if (result->outcome != DKT_STORE_OK) {
+    bool ignored = result->kind == DKT_BATCH_COMMIT &&
+                   ((DKT_PLANTED(REFUSED_IS_OK) && result->outcome == DKT_STORE_REFUSED) ||
+                    (DKT_PLANTED(UNKNOWN_IS_OK) && result->outcome == DKT_STORE_UNKNOWN));
+    if (result->outcome != DKT_STORE_OK && !ignored) {
         s_on_failed(self, result);
         return;
     }

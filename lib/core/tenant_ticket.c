@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "lib/core/plant.h"
 #include "lib/core/tenant_impl.h"
 
 static void s_need_ticket(dkt_tenant_t *self, dkt_call_t *call)
@@ -26,12 +27,14 @@ static void s_cancel_open(dkt_tenant_t *self, dkt_call_t *call, const dkt_promis
     bool freed = dkt_ledger_cancel(self->ledger, self->now_ms, promise->ticket);
     assert(freed);
     if (!freed ||
-        !dkt_group_free(self->gathering, promise->ticket, DKT_TICKET_CANCELLED, self->now_ms,
-                        self->now_ms > promise->deadline_ms) ||
-        !dkt_group_event(self->gathering, DKT_EVENT_CANCELLED, promise->ticket, self->now_ms,
-                         promise->place.minute, promise->deadline_ms,
-                         dkt_tenant_class_name(self, promise->class_index),
-                         call->request.traceparent)) {
+        (!DKT_PLANTED(CANCEL_NOT_WRITTEN) &&
+         !dkt_group_free(self->gathering, promise->ticket, DKT_TICKET_CANCELLED, self->now_ms,
+                         self->now_ms > promise->deadline_ms)) ||
+        (!DKT_PLANTED(JOURNAL_GAP) &&
+         !dkt_group_event(self->gathering, DKT_EVENT_CANCELLED, promise->ticket, self->now_ms,
+                          promise->place.minute, promise->deadline_ms,
+                          dkt_tenant_class_name(self, promise->class_index),
+                          call->request.traceparent))) {
         s_lost_memory(self, call);
         return;
     }

@@ -65,7 +65,8 @@ static const char s_insert_open[] =
 
 static const char s_update[] =
     "with u as (update tickets t set state = n.state, breached = n.breached, "
-    "at_risk = n.at_risk, dispatched_at = n.dispatched_at, resolved_at = n.resolved_at "
+    "at_risk = n.at_risk, dispatched_at = coalesce(n.dispatched_at, t.dispatched_at), "
+    "resolved_at = coalesce(n.resolved_at, t.resolved_at) "
     "from unnest($1::int8[], $2::int2[], $3::bool[], $4::bool[], $5::timestamptz[], "
     "$6::timestamptz[]) as n (id, state, breached, at_risk, dispatched_at, resolved_at) "
     "where t.id = n.id and t.state <> 3 and t.state <= n.state returning 1) " //

@@ -11,6 +11,7 @@
 #include <zmq.h>
 
 #include "lib/core/limits.h"
+#include "lib/edge/clock.h"
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
 
@@ -21,6 +22,7 @@
 #define S_CURVE_KEY_BYTES   32
 #define S_FINGERPRINT_BYTES 16
 #define S_PATH_BYTES_MAX    4096
+#define S_LOG_EVERY_MS      1000 /* refusals are summed up: strangers do not fill the log */
 
 struct dkt_zap {
     pthread_t thread;
@@ -33,6 +35,8 @@ struct dkt_zap {
     struct stat seen; /* of the file when it was read */
     uint8_t keys[DKT_ALLOWED_KEYS_MAX][S_CURVE_KEY_BYTES];
     uint32_t key_count;
+    int64_t logged_mono_ms; /* when refusals were last logged */
+    uint32_t refusals;      /* since then */
 };
 
 typedef struct {
@@ -121,6 +125,19 @@ static void s_reply(void *socket, const s_frame_t *id, bool granted, const char 
     zmq_send(socket, "", 0, 0);
 }
 
+static void s_log_refusal(dkt_zap_t *self, const s_frame_t *mechanism, const s_frame_t *address)
+{
+    int64_t now_mono_ms = dkt_clock_mono_ms();
+    self->refusals++;
+    if (now_mono_ms - self->logged_mono_ms >= S_LOG_EVERY_MS) {
+        dkt_log(DKT_LOG_WARN, "%u internal clients were refused, the last one is %.*s from %.*s",
+                self->refusals, (int)mechanism->len, (const char *)mechanism->bytes,
+                (int)address->len, (const char *)address->bytes);
+        self->logged_mono_ms = now_mono_ms;
+        self->refusals = 0;
+    }
+}
+
 static void s_handle(dkt_zap_t *self)
 {
     s_frame_t frames[S_FRAMES_MAX] = {0};
@@ -138,8 +155,7 @@ static void s_handle(dkt_zap_t *self)
         crypto_generichash(hash, sizeof hash, key->bytes, key->len, NULL, 0);
         sodium_bin2hex(user, sizeof user, hash, sizeof hash);
     } else {
-        dkt_log(DKT_LOG_WARN, "an internal client was refused (%.*s, %.*s)", (int)mechanism->len,
-                (const char *)mechanism->bytes, (int)frames[3].len, (const char *)frames[3].bytes);
+        s_log_refusal(self, mechanism, &frames[3]);
     }
     s_reply(self->socket, id, granted, user);
 }

@@ -110,7 +110,7 @@ create table tickets (
     request_id    uuid,                -- null once retention removed it
     class         text not null,
     subject       text,
-    payload       bytea,
+    payload       bytea compression lz4,
     constraint tickets_pk primary key (id),
     constraint tickets_minute check (date_bin('1 minute', slot_start, 'epoch') = slot_start),
     constraint tickets_promise check (deadline - slot_start >= '1 minute'::interval or at_risk),
@@ -139,13 +139,13 @@ create table journal (
     seq    bigint primary key,
     epoch  bigint not null,
     at     timestamptz not null,
-    events bytea not null              -- msgpack
+    events bytea compression lz4 not null -- msgpack
 );
 
 -- -- functions ------------------------------------------------------------------------------------
 
 create function docket_ms(t timestamptz) returns bigint
-language sql immutable parallel safe as $$ select floor(extract(epoch from t) * 1000)::bigint $$;
+language sql stable parallel safe as $$ select floor(extract(epoch from t) * 1000)::bigint $$;
 
 -- First statement of every group. Raises DK001 when a newer owner has taken over, DK002 when the
 -- database's clock is past the earliest slot the group books. Returns that clock. FOR SHARE makes a

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "lib/edge/pgstore_self.h"
 #include "support_pg.h"
 
 static support_pg_t *s_pg;
@@ -165,12 +166,61 @@ static void test_pgstore_schema_slots_names_the_ledgers_minute(void **state)
     support_pg_exec(s_conn, "rollback");
 }
 
+/* The highest parameter of a statement. */
+static int s_parameters(const char *sql)
+{
+    int highest = 0;
+    for (const char *at = strchr(sql, '$'); at; at = strchr(at + 1, '$')) {
+        int number = atoi(at + 1);
+        highest = number > highest ? number : highest;
+    }
+    return highest;
+}
+
+/* Whatever the table held when the plan was made (here: nothing), it must not be read as a whole.
+ */
+static void test_pgstore_schema_statements_use_indexes(void **state)
+{
+    (void)state;
+    int checked = 0;
+    support_pg_exec(s_conn, "set plan_cache_mode = force_generic_plan; set enable_seqscan = off;"
+                            "set enable_hashjoin = off; set enable_mergejoin = off");
+    for (int i = 0; i < DKT_SQL_COUNT; i++) {
+        const dkt_sql_row_t *row = &dkt_pgstore_sql[i];
+        char sql[4096];
+        if (!strstr(row->text, "tickets")) {
+            continue;
+        }
+        snprintf(sql, sizeof sql, "prepare p as %s", row->text);
+        support_pg_exec(s_conn, sql);
+        int count = s_parameters(row->text);
+        int len = snprintf(sql, sizeof sql, "explain execute p%s", count ? " (null" : "");
+        for (int k = 1; k < count; k++) {
+            len += snprintf(sql + len, sizeof sql - (size_t)len, ", null");
+        }
+        snprintf(sql + len, sizeof sql - (size_t)len, "%s", count ? ")" : "");
+        PGresult *plan = PQexec(s_conn, sql);
+        assert_int_equal(PQresultStatus(plan), PGRES_TUPLES_OK);
+        for (int k = 0; k < PQntuples(plan); k++) {
+            if (strstr(PQgetvalue(plan, k, 0), "Seq Scan on tickets")) {
+                fail_msg("%s reads the whole table", row->name);
+            }
+        }
+        PQclear(plan);
+        support_pg_exec(s_conn, "deallocate p");
+        checked++;
+    }
+    assert_true(checked >= 10);
+    support_pg_exec(s_conn, "reset all");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pgstore_schema_refuses_broken_promises),
         cmocka_unit_test(test_pgstore_schema_keeps_tenants_apart),
         cmocka_unit_test(test_pgstore_schema_slots_names_the_ledgers_minute),
+        cmocka_unit_test(test_pgstore_schema_statements_use_indexes),
     };
     return cmocka_run_group_tests(tests, s_start, s_stop);
 }
