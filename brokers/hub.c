@@ -14,8 +14,6 @@
 #include "lib/edge/log.h"
 #include "lib/edge/zap.h"
 
-#define S_CLIENT_HWM          256     /* messages of a connection, either way */
-#define S_WORKER_HWM          65536   /* the router's own bounds come first */
 #define S_ROUND_MESSAGES      512     /* received from one client socket before sending */
 #define S_ROUND_FRAMES        4096    /* and frames */
 #define S_ROUND_LINK_MESSAGES 64      /* from workers; they are kept until the flush */
@@ -269,25 +267,26 @@ static bool s_start_zap(dkt_hub_t *self, dkt_curve_key_t *curve, dkt_err_t *err)
     return self->zap != NULL;
 }
 
+static bool s_bind(dkt_hub_t *self, int index, const char *address, const dkt_hub_side_t *side,
+                   const dkt_curve_key_t *curve, dkt_err_t *err)
+{
+    self->sockets[index] = dkt_hub_bind(self->context, address, side, curve, err);
+    return self->sockets[index] != NULL;
+}
+
 static bool s_bind_all(dkt_hub_t *self, dkt_err_t *err)
 {
     dkt_curve_key_t curve;
     if (!s_start_zap(self, &curve, err)) {
         return false;
     }
-    self->sockets[S_WORKERS] = dkt_hub_bind(self->context, self->config.workers_address,
-                                            DKT_LINK_BYTES_MAX, S_WORKER_HWM, NULL, err);
-    self->sockets[S_INTERNAL] =
-        self->sockets[S_WORKERS]
-            ? dkt_hub_bind(self->context, self->config.internal_address, DKT_FRAME_BYTES_MAX,
-                           S_CLIENT_HWM, self->config.insecure_dev ? NULL : &curve, err)
-            : NULL;
-    self->sockets[S_PUBLIC] = self->sockets[S_INTERNAL]
-                                  ? dkt_hub_bind(self->context, self->config.public_address,
-                                                 DKT_FRAME_BYTES_MAX, S_CLIENT_HWM, NULL, err)
-                                  : NULL;
+    const dkt_hub_config_t *config = &self->config;
+    bool ok = s_bind(self, S_WORKERS, config->workers_address, &dkt_hub_workers, NULL, err) &&
+              s_bind(self, S_INTERNAL, config->internal_address, &dkt_hub_clients,
+                     config->insecure_dev ? NULL : &curve, err) &&
+              s_bind(self, S_PUBLIC, config->public_address, &dkt_hub_clients, NULL, err);
     sodium_memzero(&curve, sizeof curve);
-    return self->sockets[S_PUBLIC] != NULL;
+    return ok;
 }
 
 static bool s_make_router(dkt_hub_t *self, dkt_err_t *err)

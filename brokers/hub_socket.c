@@ -7,12 +7,20 @@
 #include "lib/edge/log.h"
 #include "lib/edge/zap.h"
 
+#define S_CLIENT_HWM           64 /* messages of a connection, each up to 256 frames */
 #define S_BACKLOG              1024
 #define S_HANDSHAKE_MS         2000 /* silent connections are gone after this */
+#define S_KEEPALIVE_IDLE_S     10   /* a client whose machine is gone is noticed after 20 s */
+#define S_KEEPALIVE_INTERVAL_S 3
+#define S_KEEPALIVE_COUNT      3
 #define S_HEARTBEAT_MS         500
 #define S_HEARTBEAT_TIMEOUT_MS 1500
 #define S_HEARTBEAT_TTL_MS     2000
 #define S_LINGER_MS            1000 /* answers on their way when the broker ends */
+
+const dkt_hub_side_t dkt_hub_clients = {DKT_FRAME_BYTES_MAX, S_CLIENT_HWM, false};
+/* Workers are ours and bounded by the router: no mark of libzmq's decides about them. */
+const dkt_hub_side_t dkt_hub_workers = {DKT_LINK_BYTES_MAX, 0, true};
 
 static bool s_set_int(void *socket, int option, int value)
 {
@@ -27,24 +35,39 @@ static bool s_set_curve(void *socket, const dkt_curve_key_t *curve)
            zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, DKT_ZAP_DOMAIN, strlen(DKT_ZAP_DOMAIN)) == 0;
 }
 
-static bool s_set_up(void *socket, int64_t frame_bytes_max, int hwm)
+static bool s_set_up(void *socket, const dkt_hub_side_t *side)
 {
+    int64_t frame_bytes_max = side->frame_bytes_max;
     return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_bytes_max, sizeof frame_bytes_max) == 0 &&
            s_set_int(socket, ZMQ_ROUTER_MANDATORY, 1) &&
            s_set_int(socket, ZMQ_ROUTER_HANDOVER, 0) &&
            s_set_int(socket, ZMQ_HANDSHAKE_IVL, S_HANDSHAKE_MS) &&
-           s_set_int(socket, ZMQ_HEARTBEAT_IVL, S_HEARTBEAT_MS) &&
-           s_set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, S_HEARTBEAT_TIMEOUT_MS) &&
-           s_set_int(socket, ZMQ_HEARTBEAT_TTL, S_HEARTBEAT_TTL_MS) &&
-           s_set_int(socket, ZMQ_BACKLOG, S_BACKLOG) && s_set_int(socket, ZMQ_SNDHWM, hwm) &&
-           s_set_int(socket, ZMQ_RCVHWM, hwm) && s_set_int(socket, ZMQ_LINGER, S_LINGER_MS);
+           s_set_int(socket, ZMQ_BACKLOG, S_BACKLOG) && s_set_int(socket, ZMQ_SNDHWM, side->hwm) &&
+           s_set_int(socket, ZMQ_RCVHWM, side->hwm) && s_set_int(socket, ZMQ_LINGER, S_LINGER_MS);
 }
 
-void *dkt_hub_bind(void *context, const char *address, int64_t frame_bytes_max, int hwm,
+/* ZMTP heartbeats only where nobody reads slowly: in libzmq 4.3.4 a heartbeat that falls due on a
+ * connection that broke while its input was stopped by the high-water mark aborts the process
+ * (_io_error in out_event), ours or, by way of the time to live, the client's (libzmq issues 3937,
+ * 4767). A flood that leaves was enough. Clients that are gone are found by TCP's own probes. */
+static bool s_set_liveness(void *socket, const dkt_hub_side_t *side)
+{
+    if (side->heartbeats) {
+        return s_set_int(socket, ZMQ_HEARTBEAT_IVL, S_HEARTBEAT_MS) &&
+               s_set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, S_HEARTBEAT_TIMEOUT_MS) &&
+               s_set_int(socket, ZMQ_HEARTBEAT_TTL, S_HEARTBEAT_TTL_MS);
+    }
+    return s_set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
+           s_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, S_KEEPALIVE_IDLE_S) &&
+           s_set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, S_KEEPALIVE_INTERVAL_S) &&
+           s_set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, S_KEEPALIVE_COUNT);
+}
+
+void *dkt_hub_bind(void *context, const char *address, const dkt_hub_side_t *side,
                    const dkt_curve_key_t *curve, dkt_err_t *err)
 {
     void *socket = zmq_socket(context, ZMQ_ROUTER);
-    if (!socket || !s_set_up(socket, frame_bytes_max, hwm) ||
+    if (!socket || !s_set_up(socket, side) || !s_set_liveness(socket, side) ||
         (curve && !s_set_curve(socket, curve)) || zmq_bind(socket, address) != 0) {
         (void)dkt_fail(err, DKT_UNAVAILABLE, NULL, "cannot bind %s: %s", address,
                        zmq_strerror(zmq_errno()));

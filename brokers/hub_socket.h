@@ -10,9 +10,18 @@
 #include "lib/core/router.h"
 #include "lib/edge/keys.h"
 
-/* `frame_bytes_max`: libzmq closes a connection above it. `curve` NULL: no encryption; otherwise
- * the socket is in the authenticator's domain. NULL on failure with err filled. */
-void *dkt_hub_bind(void *context, const char *address, int64_t frame_bytes_max, int hwm,
+/* What differs between the sockets of clients and of workers. */
+typedef struct {
+    int64_t frame_bytes_max; /* libzmq closes a connection above it */
+    int hwm;                 /* messages of a connection, either way; 0: no bound */
+    bool heartbeats;         /* only together with hwm 0 */
+} dkt_hub_side_t;
+
+extern const dkt_hub_side_t dkt_hub_clients, dkt_hub_workers;
+
+/* `curve` NULL: no encryption; otherwise the socket is in the authenticator's domain. NULL on
+ * failure with err filled. */
+void *dkt_hub_bind(void *context, const char *address, const dkt_hub_side_t *side,
                    const dkt_curve_key_t *curve, dkt_err_t *err);
 
 /* One message: a routing id and the frames behind it. */

@@ -132,6 +132,10 @@ const dkt_settings_t *dkt_ledger_settings(const dkt_ledger_t *self);
  * a planned handoff passed on, then load_done once, before anything else. -------------------------
  */
 
+/* The newest minute that a predecessor has dispatched (0: none), before any ticket: dispatched and
+ * resolved tickets stand on its lanes in the database, so this ledger does not dispatch it again. */
+void dkt_ledger_load_dispatched(dkt_ledger_t *self, uint32_t minute);
+
 /* OPEN and DISPATCHED (unbreached) tickets, as they stand in the database. INVALID_ARGUMENT if two
  * stand on one lane or the place is outside what R allows: the database is damaged, do not serve.
  */

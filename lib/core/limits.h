@@ -84,11 +84,12 @@
 #define DKT_BROKER_GRACE_MS        2500     /* past the budget: a commit under way may take 2 s */
 #define DKT_BROKER_RETRY_MS        20       /* between two tries of a request that was `moved` */
 #define DKT_BROKER_TABLE_WAIT_MS   250      /* for a newer table that a worker mentioned: a beat */
-#define DKT_BROKER_FORGET_MS       10000    /* a worker unheard for this long and in no table */
-#define DKT_BROKER_RETRY_AFTER_MS  100      /* what `unavailable` and `overloaded` advise */
-#define DKT_BROKER_SOURCES_MAX     4096     /* peers whose quota is remembered */
-#define DKT_BROKER_TOKENS_MAX      16384    /* verified tokens remembered, of at most 1 KiB each */
-#define DKT_BROKER_BAD_TOKENS_MAX  256      /* and refused ones, so that a retry loop stays cheap */
+#define DKT_BROKER_LOSSES_MAX      3     /* owners that one request may lose: does it kill them? */
+#define DKT_BROKER_FORGET_MS       10000 /* a worker unheard for this long and in no table */
+#define DKT_BROKER_RETRY_AFTER_MS  100   /* what `unavailable` and `overloaded` advise */
+#define DKT_BROKER_SOURCES_MAX     4096  /* peers whose quota is remembered */
+#define DKT_BROKER_TOKENS_MAX      16384 /* verified tokens remembered, of at most 1 KiB each */
+#define DKT_BROKER_BAD_TOKENS_MAX  256   /* and refused ones, so that a retry loop stays cheap */
 
 /* -- worker -- */
 #define DKT_ACTIVATIONS_MAX        16 /* per worker: 1000 connects at once take 6 to 8 s */

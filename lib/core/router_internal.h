@@ -54,7 +54,7 @@ typedef struct {
     bool unchecked; /* waits for the keys: its token was not verified yet */
     bool grace;     /* its budget is over, its owner may still be committing */
     bool sent_once; /* sending it again is counted as such */
-    bool uncertain; /* a worker that did not answer may have carried it out */
+    uint8_t losses; /* workers that had it, did not answer and may have carried it out */
     uint16_t vshard;
     uint32_t len;
     uint8_t *body;

@@ -133,10 +133,12 @@ void dkt_rt_place(dkt_router_t *self, dkt_instant_t now, uint32_t index)
 static void s_requeue(dkt_router_t *self, dkt_instant_t now, uint32_t index)
 {
     dkt_rt_open_t *open = &self->opens[index];
-    open->uncertain = open->uncertain || open->state == DKT_RT_SENT;
+    open->losses = (uint8_t)(open->losses + (open->state == DKT_RT_SENT));
     dkt_rt_unplace(self, index);
     if (now.mono_ms >= open->deadline_mono_ms) {
         dkt_rt_unavailable(self, now, index, "its owner was replaced");
+    } else if (open->losses > DKT_BROKER_LOSSES_MAX) {
+        dkt_rt_unavailable(self, now, index, "its owners were replaced again and again");
     } else {
         dkt_rt_place(self, now, index);
     }
@@ -337,7 +339,7 @@ static bool s_take_hello(dkt_router_t *self, dkt_instant_t now, const dkt_addres
         return true;
     }
     dkt_rt_worker_t *worker = &self->workers[index];
-    bool was_available = known && s_available(self, now, index);
+    bool lived = known && dkt_rt_worker_lives(self, now, index);
     bool moved = known && (worker->address.len != from->len ||
                            memcmp(worker->address.bytes, from->bytes, from->len) != 0);
     worker->address = *from;
@@ -345,7 +347,7 @@ static bool s_take_hello(dkt_router_t *self, dkt_instant_t now, const dkt_addres
     worker->silent = false;
     worker->heard_mono_ms = now.mono_ms;
     memcpy(worker->node, node, sizeof node);
-    if (!known || !was_available) {
+    if (!lived) {
         s_log_worker(self, DKT_LOG_INFO, worker, known ? "is back" : "is here");
     }
     s_welcome(self, from);
@@ -353,7 +355,7 @@ static bool s_take_hello(dkt_router_t *self, dkt_instant_t now, const dkt_addres
     if (moved) {
         s_sift(self, now, &worker->sent, true);
     }
-    if (!was_available) {
+    if (!lived && worker->member != DKT_VSHARD_NOBODY) {
         dkt_rt_wake(self, now, false);
     }
     return true;
@@ -458,7 +460,7 @@ static bool s_hides_doubt(const dkt_rt_open_t *open, const dkt_link_answer_t *an
 {
     dkt_answer_t decoded;
     dkt_err_t err;
-    return open->uncertain &&
+    return open->losses > 0 &&
            (dkt_answer_decode(answer->body.data, answer->body.len, &decoded, &err) != DKT_OK ||
             dkt_status_retry(decoded.status) == DKT_RETRY_SAME);
 }

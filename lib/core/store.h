@@ -155,6 +155,7 @@ typedef struct {
     uint64_t last_journal_seq, last_ticket;
     dkt_view_t handoff; /* body of the handoff row of epoch - 1, absent if there is none */
     /* LOAD */
+    uint32_t last_dispatched_minute; /* newest minute with a dispatched ticket on a lane; 0: none */
     const dkt_settings_t *settings;
     uint32_t ticket_count; /* LOAD: live tickets; READ: those found by id, then those of the list */
     const dkt_ticket_row_t *tickets;

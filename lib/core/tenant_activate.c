@@ -109,6 +109,7 @@ void dkt_tenant_on_loaded(dkt_tenant_t *self, const dkt_tenant_event_t *event)
         dkt_tenant_finish(self, false, "no memory for the ledger");
         return;
     }
+    dkt_ledger_load_dispatched(self->ledger, result->last_dispatched_minute);
     if (!s_load_tickets(self, result, &err)) {
         dkt_tenant_finish(self, false, err.text);
         return;

@@ -91,8 +91,10 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
           6, dkt_pgstore_take_take),
     S_ROW(LOAD_SETTINGS,
           "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, "
-          "a.tokens_valid_from from settings s left join account a on true",
-          6, dkt_pgstore_take_settings),
+          "a.tokens_valid_from, (select slot_start from tickets where lane is not null "
+          "and state in (1, 2) order by slot_start desc limit 1) "
+          "from settings s left join account a on true",
+          7, dkt_pgstore_take_settings),
     S_ROW(LOAD_CLASSES,
           "select name, level_minutes, limit_permille from classes order by level_minutes, name", 3,
           dkt_pgstore_take_classes),

@@ -35,7 +35,9 @@ def session_folder():
 @pytest.fixture
 def folder(session_folder):
     """A folder of the test's own."""
-    return open_folder(dir=session_folder)
+    own = open_folder(dir=session_folder)
+    yield own
+    shutil.rmtree(own, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@
 #define SQLSTATE_TOO_LATE   "DK002"
 #define SQLSTATE_UNEXPECTED "DK003"
 #define SQLSTATE_UNIQUE     "23505"
+#define SQLSTATE_POISON     "P0001"
 #define EVENT_FIELDS        7
 
 void sim_store_init(sim_store_t *self, const dkt_settings_t *settings, int64_t clock_ms)
@@ -325,15 +326,57 @@ static void s_check_fresh_bookings(sim_store_t *self, const sim_batch_t *batch)
     }
 }
 
+/* For whoever looks into a seed: what the refused group wanted, and what stood in its way. */
+static void s_print_group(const sim_store_t *self, const sim_batch_t *batch)
+{
+    const dkt_commit_t *commit = &batch->batch.commit;
+    for (uint32_t i = 0; i < self->ticket_count; i++) {
+        const dkt_ticket_row_t *row = &self->tickets[i].row;
+        if (row->state == DKT_TICKET_OPEN) {
+            printf("  open %llu at %u.%u\n", (unsigned long long)row->number, row->place.minute,
+                   row->place.lane);
+        }
+    }
+    for (uint32_t i = 0; i < commit->free_count; i++) {
+        printf("  free %llu state %d\n", (unsigned long long)batch->frees[i].number,
+               batch->frees[i].state);
+    }
+    for (uint32_t i = 0; i < commit->park_count; i++) {
+        printf("  place %llu at %u.%u\n", (unsigned long long)batch->places[i].number,
+               batch->places[i].place.minute, batch->places[i].place.lane);
+    }
+    for (uint32_t i = 0; i < commit->insert_count; i++) {
+        printf("  insert %llu at %u.%u\n", (unsigned long long)batch->inserts[i].number,
+               batch->inserts[i].place.minute, batch->inserts[i].place.lane);
+    }
+    for (uint32_t i = 0; i < commit->update_count; i++) {
+        printf("  update %llu state %d\n", (unsigned long long)batch->updates[i].number,
+               batch->updates[i].state);
+    }
+}
+
 static size_t s_used_bytes(const sim_store_t *self)
 {
     return offsetof(sim_store_t, tickets) + self->ticket_count * sizeof self->tickets[0];
+}
+
+static bool s_poisoned(const sim_batch_t *batch)
+{
+    bool poisoned = false;
+    for (uint32_t i = 0; i < batch->batch.commit.insert_count; i++) {
+        poisoned |= strcmp(batch->insert_subjects[i], SIM_POISON) == 0;
+    }
+    return poisoned;
 }
 
 static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_store_result_t *result)
 {
     static sim_store_t before; /* one world at a time */
     if (!s_guard(self, batch, result)) {
+        return;
+    }
+    if (s_poisoned(batch)) {
+        s_refuse(result, SQLSTATE_POISON, "a rule of this database");
         return;
     }
     memcpy(&before, self, s_used_bytes(self));
@@ -345,6 +388,9 @@ static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_stor
             memcpy(self, &before, s_used_bytes(&before));
             s_fix_views(self);
             s_refuse(result, sqlstate, "constraint");
+            if (getenv("SIM_DEBUG")) {
+                s_print_group(self, batch);
+            }
             /* Nobody lies about ids here: ledger and database disagree, whatever heals it later. */
             s_violate(self, "the database had to refuse a group", i, batch->batch.epoch);
             return;
@@ -371,6 +417,10 @@ static void s_apply_load(sim_store_t *self, sim_result_t *out)
         if (row->state == DKT_TICKET_OPEN ||
             (row->state == DKT_TICKET_DISPATCHED && !row->breached)) {
             out->rows[out->result.ticket_count++] = *row;
+        }
+        if (row->has_lane && row->state != DKT_TICKET_OPEN &&
+            row->place.minute > out->result.last_dispatched_minute) {
+            out->result.last_dispatched_minute = row->place.minute;
         }
     }
     out->result.settings = &self->settings;
@@ -438,7 +488,7 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         s_apply_read(self, batch, out);
         break;
     case DKT_BATCH_COMMIT:
-        if (self->lock_session != session) {
+        if (self->lock_session != session && !self->lock_may_vanish) {
             s_violate(self, "a commit without the lock", session, self->lock_session);
         }
         s_apply_commit(self, batch, &out->result);

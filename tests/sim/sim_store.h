@@ -16,7 +16,8 @@
 
 #define SIM_TICKETS_MAX  4096
 #define SIM_SESSIONS_MAX 4096
-#define SIM_TEXT_MAX     64 /* subjects are short here */
+#define SIM_TEXT_MAX     64       /* subjects are short here */
+#define SIM_POISON       "poison" /* a subject that this database refuses */
 
 typedef struct {
     dkt_ticket_row_t row; /* views point at the arrays below */
@@ -38,7 +39,8 @@ typedef struct {
     uint8_t handoff[4096];
     uint32_t handoff_len;
     uint64_t handoff_epoch;
-    char violation[256]; /* the first thing that may never happen; "" so far */
+    bool lock_may_vanish; /* a fault of the world: then the epoch alone must protect */
+    char violation[256];  /* the first thing that may never happen; "" so far */
     uint32_t ticket_count;
     sim_ticket_t tickets[SIM_TICKETS_MAX]; /* last: a rollback copies only what is used */
 } sim_store_t;

@@ -154,7 +154,9 @@ static void s_start_keeper(support_pg_t *self, bool durable)
     self->keeper = fork();
     S_REQUIRE(self->keeper >= 0);
     if (self->keeper == 0) {
-        /* Nothing of the test's may stay open here, above all no other keeper's pipe. */
+        /* Signals to the group of the test (Ctrl-C, a time limit) must not stop the cleaning up;
+         * and nothing of the test may stay open here, above all no other keeper's pipe. */
+        setsid();
         int life = dup2(ends[0], 3);
         close_range(4, ~0U, 0);
         s_become_postgres(user);

@@ -146,6 +146,40 @@ static void test_broker_oversize_frame_closes_only_its_connection(void **state)
     zmq_close(other);
 }
 
+/* Peers that send more than is read, read nothing, and vanish. */
+static void test_broker_survives_a_flood_that_leaves(void **state)
+{
+    (void)state;
+    enum { PEERS = 50, FLOOD_MS = 1500, AFTER_MS = 1000 };
+    static const char junk[8000];
+    void *peers[PEERS];
+    for (int i = 0; i < PEERS; i++) {
+        peers[i] = fleet_client(&s_fleet, ZMQ_DEALER, s_fleet.public_address);
+        int hwm = 200, one = 1;
+        zmq_setsockopt(peers[i], ZMQ_SNDHWM, &hwm, sizeof hwm);
+        zmq_setsockopt(peers[i], ZMQ_RCVHWM, &one, sizeof one);
+        zmq_connect(peers[i], s_fleet.public_address);
+    }
+    int64_t until_ms = dkt_clock_mono_ms() + FLOOD_MS;
+    for (int i = 0; dkt_clock_mono_ms() < until_ms; i = (i + 1) % PEERS) {
+        for (int k = 0; k < 20 && zmq_send(peers[i], "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT) == 0; k++) {
+            for (int j = 0; j < 8; j++) {
+                zmq_send(peers[i], junk, i % 2 ? sizeof junk : 20, j < 7 ? ZMQ_SNDMORE : 0);
+            }
+        }
+    }
+    for (int i = 0; i < PEERS; i++) {
+        zmq_close(peers[i]);
+    }
+    void *client = fleet_client(&s_fleet, ZMQ_DEALER, s_fleet.public_address);
+    until_ms = dkt_clock_mono_ms() + AFTER_MS;
+    while (dkt_clock_mono_ms() < until_ms) {
+        dkt_answer_t answer;
+        assert_true(fleet_ask(&s_fleet, client, DKT_METHOD_PING, FLEET_WAIT_MS, &answer));
+    }
+    zmq_close(client);
+}
+
 static void test_broker_rate_limits_login(void **state)
 {
     (void)state;
@@ -274,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_broker_answers_every_one_of_many),
         cmocka_unit_test(test_broker_malformed_hurts_nobody_else),
         cmocka_unit_test(test_broker_oversize_frame_closes_only_its_connection),
+        cmocka_unit_test(test_broker_survives_a_flood_that_leaves),
         cmocka_unit_test(test_broker_rate_limits_login),
         cmocka_unit_test(test_broker_internal_serves_a_listed_key),
         cmocka_unit_test(test_broker_internal_answers_nobody_else),

@@ -115,11 +115,10 @@ static void s_book(int from, int to, int lanes)
     snprintf(sql, sizeof sql,
              S_INSERT "select coalesce((select max(id) from tickets), 0) + row_number() over (), "
                       "'bronze', m.time, m.lane, now(), now() + interval '8 h', 0, false, false "
-                      "from slots m where m.time >= date_bin('1 min', now() + "
-                      "interval '61.999999 s', 'epoch') + make_interval(mins => %d) and m.time < "
-                      "date_bin('1 min', now() + interval '61.999999 s', 'epoch') "
-                      "+ make_interval(mins => %d) and m.lane < %d",
-             from, to, lanes);
+                      "from slots m where m.lane < %d and m.time >= docket_first_minute(now()) + "
+                      "make_interval(mins => %d) and m.time < docket_first_minute(now()) + "
+                      "make_interval(mins => %d)",
+             lanes, from, to);
     support_pg_exec(s_conn, sql);
 }
 
@@ -132,8 +131,27 @@ static void s_book(int from, int to, int lanes)
 static int64_t s_named(void)
 {
     return support_pg_int(s_conn, "select coalesce(extract(epoch from (" S_QUERY
-                                  ") - date_bin('1 min', now() + "
-                                  "interval '61.999999 s', 'epoch'))::bigint / 60, -1)");
+                                  ") - docket_first_minute(now()))::bigint / 60, -1)");
+}
+
+static void test_pgstore_schema_hides_the_closing_minute(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *now, *first;
+    } rows[] = {
+        {"12:00:00", "12:01:00+00"},        {"12:00:57.999", "12:01:00+00"},
+        {"12:00:58", "12:01:00+00"},        {"12:00:58.000001", "12:02:00+00"},
+        {"12:00:59.999999", "12:02:00+00"}, {"23:59:59", "00:01:00+00"},
+    };
+    support_pg_exec(s_conn, "set timezone = 'UTC'");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char sql[128], text[32];
+        snprintf(sql, sizeof sql, "select docket_first_minute('2030-01-01 %sZ')::timetz",
+                 rows[i].now);
+        support_pg_text(s_conn, sql, text, sizeof text);
+        assert_string_equal(text, rows[i].first);
+    }
 }
 
 static void test_pgstore_schema_slots_names_the_ledgers_minute(void **state)
@@ -143,9 +161,8 @@ static void test_pgstore_schema_slots_names_the_ledgers_minute(void **state)
     support_pg_exec(s_conn, "update settings set resolvers = 2");
     /* 479 whole minutes fit into 480, less one if now is within 2 s of a minute's end */
     int64_t minutes = support_pg_int(s_conn, "select count(*) / 2 from slots");
-    int64_t closing = support_pg_int(
-        s_conn, "select (date_bin('1 min', now() + interval '61.999999 s', 'epoch') - now() > "
-                "interval '1 min')::int");
+    int64_t closing = support_pg_int(s_conn, "select (docket_first_minute(now()) - now() > "
+                                             "interval '1 min')::int");
     assert_int_equal(minutes, 479 - closing);
     assert_int_equal(support_pg_int(s_conn, "select count(distinct available) from slots"), 1);
     assert_true(support_pg_int(s_conn, "select extract(epoch from min(time) - now()) * 1000 "
@@ -219,6 +236,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pgstore_schema_refuses_broken_promises),
         cmocka_unit_test(test_pgstore_schema_keeps_tenants_apart),
+        cmocka_unit_test(test_pgstore_schema_hides_the_closing_minute),
         cmocka_unit_test(test_pgstore_schema_slots_names_the_ledgers_minute),
         cmocka_unit_test(test_pgstore_schema_statements_use_indexes),
     };

@@ -133,6 +133,20 @@ static void test_router_doubt_stays_doubt(void **state)
     assert_int_equal(rig_last_answer(s_rig)->status, DKT_DEADLINE_EXCEEDED);
 }
 
+/* A request that kills whoever gets it must not go round the whole fleet. */
+static void test_router_request_that_loses_every_owner_is_given_up(void **state)
+{
+    (void)state;
+    s_send(1, 60000);
+    for (uint64_t i = 0; i < DKT_BROKER_LOSSES_MAX; i++) {
+        rig_table(s_rig, 2 + i, i % 2 ? s_one : s_two, 1);
+        assert_int_equal(s_rig->request_count, 2 + i);
+    }
+    rig_table(s_rig, 10, DKT_BROKER_LOSSES_MAX % 2 ? s_one : s_two, 1);
+    s_assert_answered(1, 1, DKT_UNAVAILABLE);
+    assert_int_equal(s_rig->request_count, 1 + DKT_BROKER_LOSSES_MAX);
+}
+
 static void test_router_moved_with_a_newer_table_waits_for_it(void **state)
 {
     (void)state;
@@ -347,6 +361,7 @@ int main(void)
         T(test_router_older_table_changes_nothing),
         T(test_router_stays_with_an_owner_that_a_new_table_keeps),
         T(test_router_doubt_stays_doubt),
+        T(test_router_request_that_loses_every_owner_is_given_up),
         T(test_router_moved_with_a_newer_table_waits_for_it),
         T(test_router_moved_with_the_same_table_is_tried_again),
         T(test_router_silent_owner_gets_nothing_new),
