@@ -185,9 +185,10 @@ def test_both_workers_killed_under_load(crash_fleet, load):
         crash_fleet.restarted(name, pids[name])
 
 
-def test_worker_stopped_under_load(crash_fleet, load):
-    """A process that hangs is replaced, and when it wakes it says nothing false."""
-    pid = crash_fleet.pids()["worker-0"]
+@pytest.mark.parametrize("name", ["worker-0", "worker-1"])
+def test_worker_stopped_under_load(crash_fleet, load, name):
+    """A process that hangs is replaced, the leader too; when it wakes it says nothing false."""
+    pid = crash_fleet.pids()[name]
     try:
         under_load(load, lambda: os.kill(pid, signal.SIGSTOP), 20)
     finally:
