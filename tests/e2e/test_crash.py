@@ -92,7 +92,7 @@ class Load:
         self.again = [one for one in self.again if one[0] > now]
         for _, *request in due:
             self.send(*request)
-        # Each tenant has its own share of the window, so that one's trouble does not silence others.
+        # Each tenant has its own share of the window: one's trouble does not silence others.
         waiting = [0] * len(self.companies)
         for tenant in [one[0] for one in self.open.values()] + [one[1] for one in self.again]:
             waiting[tenant] += 1
