@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/core/tenant_clock.h"
 
-#define US_PER_MS     1000
+#define US_PER_MS      1000
 #define SLEW_US_PER_MS DKT_CLOCK_SLEW_PER_S /* so many ms in a second are so many us in a ms */
 
 dkt_status_t dkt_tenant_clock_start(dkt_tenant_clock_t *self, int64_t db_ms,
