@@ -6,7 +6,7 @@
 #ifndef DKT_CORE_LIMITS_H
 #define DKT_CORE_LIMITS_H
 
-/* clang-format off: a line a limit */
+/* clang-format off */
 
 /* -- wire contract (page 4): promises to clients, change only with the contract -- */
 #define DKT_FRAME_BYTES_MAX         16384 /* a client's frame; more closes the connection */
