@@ -110,7 +110,11 @@ static void s_on_apply(world_t *self, event_t *event)
         sim_schedule(self, 100, (event_t){.kind = EV_CLOSE, .session = event->session});
         return;
     }
-    sim_schedule(self, 50 + sim_below(self, 1000),
+    node_t *node = &self->nodes[event->node];
+    int64_t at_us = self->now_us + 50 + sim_below(self, 1000);
+    at_us = at_us > node->last_result_us ? at_us : node->last_result_us + 1;
+    node->last_result_us = at_us;
+    sim_schedule(self, at_us - self->now_us,
                  (event_t){.kind = EV_RESULT,
                            .node = event->node,
                            .generation = event->generation,
@@ -249,6 +253,9 @@ static void s_handle(world_t *self, event_t *event)
     case EV_SEND:
         sim_send(self, event->op);
         break;
+    case EV_AGAIN:
+        sim_again(self, event->op);
+        break;
     case EV_REQUEST:
         sim_on_request(self, event);
         break;
@@ -386,7 +393,8 @@ sim_options_t sim_options(uint64_t seed)
                            .can_stall = sim_chance(&dice, 300),
                            .can_step = sim_chance(&dice, 300),
                            .can_poison = sim_chance(&dice, 300),
-                           .can_unlock = sim_chance(&dice, 100)};
+                           .can_unlock = sim_chance(&dice, 100),
+                           .quiet = sim_chance(&dice, 150)};
 }
 
 bool sim_run(const sim_options_t *options, sim_summary_t *summary, char *violation,
