@@ -77,7 +77,7 @@ typedef struct {
     uint32_t session;
     bool dead, stopped, starting;
     int64_t last_apply_us;
-    int64_t last_result_us; /* one connection: results arrive in the order of their batches */
+    int64_t last_result_us; /* results come in the order of the batches, as on one connection */
     int64_t tick_at_us;     /* the earliest tick under way; 0: none */
     dkt_table_version_t table;
     int64_t lock_refused_since_ms;
