@@ -61,7 +61,7 @@ void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
         return;
     }
     self->epoch = result->epoch;
-    self->journal_seq = result->last_journal_seq;
+    self->journal_seq = DKT_PLANTED(JOURNAL_RESTARTS) ? 0 : result->last_journal_seq;
     self->last_ticket = result->last_ticket;
     self->nonce_next = 1;
     self->counts.epoch = result->epoch;
