@@ -15,8 +15,10 @@
 #include "lib/edge/control.h"
 
 #define S_ROW_BYTES_MAX 4096 /* a tenant in an answer: name 400, email 254, 8 classes twice */
-#define S_PAIRS         12
-#define S_LIMIT_BYTES   16
+#define S_PAIRS                                                                                    \
+    10 /* of a tenant in a list; classes and limits come with get_tenant only,                     \
+          because an answer is at most 4 levels deep */
+#define S_LIMIT_BYTES 16
 
 #define S_COLUMNS                                                                                  \
     "client_id, name, email, sub_domain, cluster, suspended, revision,"                            \
@@ -43,10 +45,9 @@ static void s_put_numbers(dkt_w_t *w, const char *key, const json_t *object)
     }
 }
 
-static void s_put_tenant(dkt_w_t *w, const PGresult *result, int row)
+/* S_PAIRS pairs. */
+static void s_put_tenant(dkt_w_t *w, const PGresult *result, int row, const json_t *settings)
 {
-    json_t *settings = json_loads(PQgetvalue(result, row, S_SET), 0, NULL);
-    dkt_w_map(w, S_PAIRS);
     s_put_text(w, "client_id", PQgetvalue(result, row, S_CLIENT));
     s_put_text(w, "name", PQgetvalue(result, row, S_NAME));
     s_put_text(w, "email", PQgetvalue(result, row, S_EMAIL));
@@ -62,8 +63,13 @@ static void s_put_tenant(dkt_w_t *w, const PGresult *result, int row)
     dkt_w_int(w, json_integer_value(json_object_get(settings, "resolvers")));
     dkt_w_cstr(w, "rebooking");
     dkt_w_bool(w, json_is_true(json_object_get(settings, "rebooking")));
-    s_put_numbers(w, "classes", json_object_get(settings, "classes"));
-    s_put_numbers(w, "limits", json_object_get(settings, "limits"));
+}
+
+static void s_put_listed(dkt_w_t *w, const PGresult *result, int row)
+{
+    json_t *settings = json_loads(PQgetvalue(result, row, S_SET), 0, NULL);
+    dkt_w_map(w, S_PAIRS);
+    s_put_tenant(w, result, row, settings);
     json_decref(settings);
 }
 
@@ -90,10 +96,13 @@ dkt_status_t dkt_accounts_get(PGconn *conn, const dkt_request_t *request, dkt_w_
     }
     bool found = PQntuples(result) == 1;
     if (found) {
-        dkt_answer_begin(w, request->msgid, 2);
+        json_t *settings = json_loads(PQgetvalue(result, 0, S_SET), 0, NULL);
+        dkt_answer_begin(w, request->msgid, S_PAIRS + 3);
         s_put_text(w, "status", "ok");
-        dkt_w_cstr(w, "tenant");
-        s_put_tenant(w, result, 0);
+        s_put_tenant(w, result, 0, settings);
+        s_put_numbers(w, "classes", json_object_get(settings, "classes"));
+        s_put_numbers(w, "limits", json_object_get(settings, "limits"));
+        json_decref(settings);
     }
     PQclear(result);
     return found ? DKT_OK : dkt_fail(err, DKT_NOT_FOUND, NULL, NULL);
@@ -107,7 +116,7 @@ static int s_page_rows(const PGresult *result, int limit)
     while (rows < limit && rows < PQntuples(result)) {
         uint8_t scratch[S_ROW_BYTES_MAX];
         dkt_w_t w = dkt_w_init(scratch, sizeof scratch);
-        s_put_tenant(&w, result, rows);
+        s_put_listed(&w, result, rows);
         assert(!w.failed);
         bytes += w.len;
         if (bytes > DKT_LIST_BYTES_MAX - S_ROW_BYTES_MAX) {
@@ -140,7 +149,7 @@ dkt_status_t dkt_accounts_list(PGconn *conn, const dkt_request_t *request, dkt_w
     dkt_w_cstr(w, "tenants");
     dkt_w_array(w, (uint32_t)rows);
     for (int i = 0; i < rows; i++) {
-        s_put_tenant(w, result, i);
+        s_put_listed(w, result, i);
     }
     if (more) {
         s_put_text(w, "cursor", rows > 0 ? PQgetvalue(result, rows - 1, S_CLIENT) : after);

@@ -17,26 +17,28 @@
 #define S_LOOKUPS_MAX       256 /* clients in one query */
 #define S_RECONNECT_BASE_MS 50
 #define S_RECONNECT_CAP_MS  500
-#define S_HOLDER_LOCK       "110386840822132" /* the owner's lock of schemas/tenant */
+#define S_HOLDER_LOCK       "110429572130164" /* the owner's lock of schemas/tenant */
 
 /* One statement a poll: the beat, the leader's lock, everybody's state, the versions of what may
  * have changed. The beat touches an unlogged table only, so it costs no sync. */
 static const char s_poll_sql[] =
     "with beat as (update worker_beats set beat = beat + 1"
     "              where incarnation = $1::uuid and $2::boolean),"
-    " lead as materialized (select case when $3::boolean then pg_try_advisory_lock (7410, 2)"
-    "                                   else false end as gained),"
+    " one as materialized (select"
+    "   (select epoch from vshards) as epoch, (select version from vshards) as version,"
+    "   case when $3::boolean then pg_try_advisory_lock (7410, 2) else false end as gained,"
+    "   (select coalesce (sum (hashtext (node || ' ' || workers_address)::bigint), 0)::text"
+    "           || ':' || count (*) from brokers) as brokers,"
+    "   (select incarnation from leader) as leader),"
     " held as materialized (select (classid::bigint << 32) | objid::bigint as key from pg_locks"
     "   where locktype = 'advisory' and objsubid = 1 and granted"
-    "     and database = (select oid from pg_database where datname = current_database ())),"
-    " marks as (select coalesce (sum (hashtext (node || ' ' || workers_address)::bigint), 0)::text"
-    "             || ':' || count (*) as brokers from brokers)"
-    " select v.epoch, v.version, l.gained, m.brokers, w.incarnation, coalesce (b.beat, 0),"
-    "        exists (select from held h where h.key = w.lock_key), w.leaving,"
-    "        w.dead_at is not null"
-    "   from vshards v cross join lead l cross join marks m"
-    "   left join workers w on true left join worker_beats b on b.incarnation = w.incarnation";
-enum { S_EPOCH, S_VERSION, S_GAINED, S_BROKERS, S_WHO, S_BEAT, S_HELD, S_LEAVING, S_DEAD };
+    "     and database = (select oid from pg_database where datname = current_database ()))"
+    " select one.epoch, one.version, one.gained, one.brokers, w.incarnation,"
+    "        coalesce (b.beat, 0), w.lock_key in (select key from held), w.leaving,"
+    "        w.dead_at is not null, w.incarnation = one.leader"
+    "   from one left join workers w on true"
+    "   left join worker_beats b on b.incarnation = w.incarnation";
+enum { S_EPOCH, S_VERSION, S_GAINED, S_BROKERS, S_WHO, S_BEAT, S_HELD, S_LEAVING, S_DEAD, S_LEADS };
 
 void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_TEXT_BYTES])
 {
@@ -217,6 +219,29 @@ static dkt_status_t s_use_poll(dkt_directory_t *self, const PGresult *result, dk
     return status;
 }
 
+/* A leader that hangs keeps the leader's lock, and nobody could declare it dead. Whoever saw its
+ * silence ends its session; should it wake up, its epoch is over before it can write. */
+static dkt_status_t s_depose(dkt_directory_t *self, const PGresult *result,
+                             const dkt_worker_seen_t *seen, uint32_t count, dkt_err_t *err)
+{
+    for (uint32_t i = 0; i < count && dkt_watch_warm(&self->watch); i++) {
+        const dkt_worker_watch_t *worker = dkt_watch_find(&self->watch, &seen[i].incarnation);
+        if (!worker || !worker->dead || !s_is_true(result, (int)i, S_LEADS) ||
+            dkt_incarnation_equal(&worker->incarnation, &self->env->incarnation)) {
+            continue;
+        }
+        dkt_log(DKT_LOG_WARN, "the leader hangs: ending its session");
+        return dkt_control_exec(
+            self->conn,
+            "select pg_terminate_backend (pid) from pg_locks where locktype = 'advisory'"
+            " and granted and classid = 7410 and objid = 2 and objsubid = 2"
+            " and pid <> pg_backend_pid ()"
+            " and database = (select oid from pg_database where datname = current_database ())",
+            0, NULL, err);
+    }
+    return DKT_OK;
+}
+
 static void s_poll(dkt_directory_t *self)
 {
     int64_t began_mono_ms = dkt_clock_mono_ms();
@@ -231,8 +256,12 @@ static void s_poll(dkt_directory_t *self)
         return;
     }
     dkt_worker_seen_t seen[DKT_MEMBERS_MAX];
-    dkt_watch_poll(&self->watch, began_mono_ms, seen, s_read_workers(result, seen));
+    uint32_t count = s_read_workers(result, seen);
+    dkt_watch_poll(&self->watch, began_mono_ms, seen, count);
     dkt_status_t status = s_use_poll(self, result, &err);
+    if (status == DKT_OK && !self->leading) {
+        status = s_depose(self, result, seen, count, &err);
+    }
     PQclear(result);
     if (status != DKT_OK) {
         s_close(self, err.text);

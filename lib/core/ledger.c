@@ -32,8 +32,8 @@ static dkt_li_shape_t s_shape(const dkt_settings_t *settings, uint32_t horizon, 
         .resolvers = settings->resolvers,
         .limited = dkt_li_limited(settings),
     };
-    shape.heads = s_power_of_two(shape.records_max / 2) / 2;
-    shape.lists = shape.ring + DKT_LI_LIST_HOLDS + DKT_LI_HOLD_SECONDS;
+    shape.heads = s_power_of_two(shape.records_max / 2);
+    shape.lists = shape.ring + DKT_LI_LIST_HOLDS + DKT_LI_HOLD_LISTS;
     shape.bitmaps = shape.limited ? 1 + DKT_CLASSES_MAX : 1;
     return shape;
 }
@@ -199,8 +199,8 @@ bool dkt_li_grow(dkt_ledger_t *self, uint32_t ring, uint32_t records_max)
     dkt_li_shape_t shape = self->shape;
     shape.ring = s_power_of_two(ring > shape.ring ? ring : shape.ring);
     shape.records_max = records_max > shape.records_max ? records_max : shape.records_max;
-    shape.heads = s_power_of_two(shape.records_max / 2) / 2;
-    shape.lists = shape.ring + DKT_LI_LIST_HOLDS + DKT_LI_HOLD_SECONDS;
+    shape.heads = s_power_of_two(shape.records_max / 2);
+    shape.lists = shape.ring + DKT_LI_LIST_HOLDS + DKT_LI_HOLD_LISTS;
     void *arena = malloc(s_arena_bytes(&shape));
     if (!arena) {
         return false;

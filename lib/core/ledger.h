@@ -133,7 +133,8 @@ const dkt_settings_t *dkt_ledger_settings(const dkt_ledger_t *self);
  */
 
 /* The newest minute that a predecessor has dispatched (0: none), before any ticket: dispatched and
- * resolved tickets stand on its lanes in the database, so this ledger does not dispatch it again. */
+ * resolved tickets stand on its lanes in the database, so this ledger does not dispatch it again.
+ */
 void dkt_ledger_load_dispatched(dkt_ledger_t *self, uint32_t minute);
 
 /* OPEN and DISPATCHED (unbreached) tickets, as they stand in the database. INVALID_ARGUMENT if two
@@ -204,8 +205,10 @@ DKT_CHECKED bool dkt_ledger_resolve(dkt_ledger_t *self, int64_t now_ms, uint64_t
 void dkt_ledger_tick(dkt_ledger_t *self, int64_t now_ms, uint32_t minute, dkt_change_fn *fn,
                      void *ctx);
 
-/* When the ledger next has something to do: the next undispatched minute that has work (its start
- * - 2 s), a deadline to flag, or a hold to expire; INT64_MAX if nothing. */
+/* When the ledger next has something to do: the next undispatched minute (its start - 2 s + 1 ms,
+ * when it is closed to booking) while a ticket is open, a deadline to flag (+ 1 ms: at the deadline
+ * itself it is still met), or a hold to expire; INT64_MAX if nothing. A tick at that time for the
+ * minute of (now + 1999 ms) always gets past it. */
 int64_t dkt_ledger_due_ms(const dkt_ledger_t *self);
 
 /* -- settings

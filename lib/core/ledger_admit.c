@@ -4,8 +4,9 @@
  */
 #include "lib/core/ledger_impl.h"
 
-#define S_HOLD_LEAD_MS 1000 /* a hold close to its slot still gets this long, if it asked for it   \
-                             */
+#define S_HOLD_LEAD_MS                                                                             \
+    1000 /* a hold close to its slot still gets this long, if it asked for it                      \
+          */
 #define S_SECOND_MS 1000
 
 /* -- time ----------------------------------------------------------------------------------------
@@ -13,8 +14,8 @@
 
 static uint32_t s_hold_list(const dkt_ledger_t *self, int64_t expires_ms)
 {
-    uint32_t second = (uint32_t)(expires_ms / S_SECOND_MS) & (DKT_LI_HOLD_SECONDS - 1);
-    return dkt_li_list(self, DKT_LI_LIST_HOLDS + second);
+    uint32_t number = (uint32_t)(expires_ms / DKT_LI_HOLD_LIST_MS) & (DKT_LI_HOLD_LISTS - 1);
+    return dkt_li_list(self, DKT_LI_LIST_HOLDS + number);
 }
 
 void dkt_li_link_hold(dkt_ledger_t *self, uint32_t index)
@@ -26,15 +27,15 @@ void dkt_li_link_hold(dkt_ledger_t *self, uint32_t index)
     }
 }
 
-/* Looks for the next expiry, from the second of the one that is gone. */
+/* Looks for the next expiry, from the list of the one that is gone. */
 static void s_find_hold_due(dkt_ledger_t *self, int64_t from_ms)
 {
     self->hold_due_ms = INT64_MAX;
     if (self->counts.held == 0) {
         return;
     }
-    for (uint32_t i = 0; i < DKT_LI_HOLD_SECONDS; i++) {
-        uint32_t index = self->lists[s_hold_list(self, from_ms + (int64_t)i * S_SECOND_MS)];
+    for (uint32_t i = 0; i < DKT_LI_HOLD_LISTS; i++) {
+        uint32_t index = self->lists[s_hold_list(self, from_ms + (int64_t)i * DKT_LI_HOLD_LIST_MS)];
         for (; index != DKT_LI_NONE; index = self->records[index].next) {
             int64_t expires_ms = self->records[index].deadline_ms;
             if (expires_ms < self->hold_due_ms) {
@@ -68,11 +69,17 @@ static void s_free_hold(dkt_ledger_t *self, uint32_t index)
 static void s_expire(dkt_ledger_t *self)
 {
     while (self->hold_due_ms <= self->now_ms) {
-        uint32_t index = self->lists[s_hold_list(self, self->hold_due_ms)];
-        while (self->records[index].deadline_ms != self->hold_due_ms) {
-            index = self->records[index].next;
+        uint32_t next;
+        for (uint32_t index = self->lists[s_hold_list(self, self->hold_due_ms)];
+             index != DKT_LI_NONE; index = next) {
+            next = self->records[index].next;
+            if (self->records[index].deadline_ms <= self->now_ms) {
+                dkt_li_leave(self, index);
+                dkt_li_drop(self, index);
+                self->counts.held--;
+            }
         }
-        s_free_hold(self, index);
+        s_find_hold_due(self, self->hold_due_ms);
     }
 }
 

@@ -4,7 +4,7 @@
  *
  * A record is one hold, one open ticket or one dispatched ticket. Records are found by key through
  * chained buckets (`heads`), and each is in exactly one doubly linked list (`lists`): a hold in the
- * list of the second it expires in, a ticket in the list of its deadline's minute.
+ * list of the 5 seconds it expires in, a ticket in the list of its deadline's minute.
  * `minutes` and `lanes` are rings over the undispatched minutes [base, base + ring).
  */
 #ifndef DKT_CORE_LEDGER_IMPL_H
@@ -14,12 +14,16 @@
 
 #include "lib/core/ledger.h"
 
-#define DKT_LI_NONE        UINT32_MAX       /* no record, no minute */
-#define DKT_LI_TOP_UNKNOWN (UINT32_MAX - 1) /* the latest deadline of a minute must be recounted */
-#define DKT_LI_LANE_FREE   0x80000000u /* set in a free lane's cell; the rest is the next free one */
-#define DKT_LI_LANE_END    0xffffu     /* end of a minute's free list */
-#define DKT_LI_HEAD        0x80000000u /* set in `prev` of a list's first record: the list's number */
-#define DKT_LI_HOLD_KEY    0x8000000000000000u /* keeps nonces and ticket numbers apart */
+#define DKT_LI_NONE UINT32_MAX /* no record, no minute */
+#define DKT_LI_TOP_UNKNOWN                                                                         \
+    (UINT32_MAX - 1) /* the latest deadline of a minute must be recounted                          \
+                      */
+#define DKT_LI_LANE_FREE                                                                           \
+    0x80000000u                     /* set in a free lane's cell; the rest is the next free one    \
+                                     */
+#define DKT_LI_LANE_END 0xffffu     /* end of a minute's free list */
+#define DKT_LI_HEAD     0x80000000u /* set in `prev` of a list's first record: the list's number */
+#define DKT_LI_HOLD_KEY 0x8000000000000000u /* keeps nonces and ticket numbers apart */
 
 /* Bits of a record's `flags`. */
 #define DKT_LI_HOLD       0x01u
@@ -34,8 +38,8 @@ typedef struct {
     uint64_t key;        /* ticket number, or nonce | DKT_LI_HOLD_KEY */
     int64_t deadline_ms; /* of a hold: when it expires */
     uint32_t minute;
-    uint32_t next, prev;  /* in its list */
-    uint32_t chain;       /* next record of the same hash bucket, or next unused record */
+    uint32_t next, prev; /* in its list */
+    uint32_t chain;      /* next record of the same hash bucket, or next unused record */
     uint16_t lane;
     uint8_t class_index;
     uint8_t flags;
@@ -57,17 +61,16 @@ typedef struct {
 typedef struct {
     uint64_t version;
     uint32_t from;
-    bool fits;
     int64_t earliest_ms;
 } dkt_li_earliest_t;
 
 /* Sizes of the arrays behind the header. */
 typedef struct {
-    uint32_t ring;        /* minutes, a power of two */
+    uint32_t ring; /* minutes, a power of two */
     uint32_t records_max;
-    uint32_t heads;       /* a power of two */
+    uint32_t heads; /* a power of two */
     uint32_t lists;
-    uint32_t bitmaps;     /* one for lanes, and with limits one more a class */
+    uint32_t bitmaps; /* one for lanes, and with limits one more a class */
     uint32_t resolvers;
     bool limited;
 } dkt_li_shape_t;
@@ -77,19 +80,19 @@ struct dkt_ledger {
     dkt_li_shape_t shape;
     bool loading;
     int64_t now_ms;
-    int64_t hold_due_ms; /* earliest expiry of a hold, INT64_MAX without one */
-    uint64_t version;    /* counts changes */
-    uint32_t base;       /* first undispatched minute */
-    uint32_t dispatched_end; /* minutes before it were dispatched by the owner before; 0: none */
-    uint32_t flag_minute; /* no unbreached ticket is in a deadline list before this one's */
-    uint32_t unused;      /* first record of the free chain */
+    int64_t hold_due_ms;     /* earliest expiry of a hold, INT64_MAX without one */
+    uint64_t version;        /* counts changes */
+    uint32_t base;           /* first undispatched minute */
+    uint32_t dispatched_end; /* minutes before it had another owner to dispatch them; 0: none */
+    uint32_t flag_minute;    /* no unbreached ticket is in a deadline list before this one's */
+    uint32_t unused;         /* first record of the free chain */
     dkt_ledger_counts_t counts;
     dkt_li_refusal_t refusals[DKT_CLASSES_MAX];
     dkt_li_earliest_t earliest[DKT_CLASSES_MAX];
 
     void *arena; /* this block's tail, or a block of its own when loading had to grow it */
     bool arena_owned;
-    uint64_t *open_minutes;   /* bitmaps [bitmaps][ring / 64]: minutes with a lane to book */
+    uint64_t *open_minutes; /* bitmaps [bitmaps][ring / 64]: minutes with a lane to book */
     dkt_li_record_t *records;
     uint32_t *heads;
     uint32_t *lists;
@@ -105,10 +108,11 @@ enum {
     DKT_LI_LIST_LATE,   /* open tickets past their deadline */
     DKT_LI_LIST_ADRIFT, /* open tickets of missed minutes, while they are re-placed */
     DKT_LI_LIST_BATCH,  /* the tickets of one dispatch or flagging */
-    DKT_LI_LIST_HOLDS,  /* and DKT_LI_HOLD_SECONDS - 1 more */
+    DKT_LI_LIST_HOLDS,  /* and DKT_LI_HOLD_LISTS - 1 more */
 };
-#define DKT_LI_HOLD_SECONDS 512 /* a power of two above DKT_HOLD_MAX_MS in seconds */
-#define DKT_LI_RING_SPARE   8   /* minutes beyond the horizon: late ticks, missed minutes */
+#define DKT_LI_HOLD_LISTS   64   /* a power of two */
+#define DKT_LI_HOLD_LIST_MS 5000 /* of each: together more than DKT_HOLD_MAX_MS */
+#define DKT_LI_RING_SPARE   8    /* minutes beyond the horizon: late ticks, missed minutes */
 #define DKT_LI_CHAIN_MAX    2048 /* moves that settle one missed promise; levels <= ring */
 
 /* Where something fits, and who has to move for it: chain[i] takes the place of chain[i + 1], the

@@ -18,8 +18,8 @@ void dkt_ledger_counts(const dkt_ledger_t *self, dkt_ledger_counts_t *counts)
 
 void dkt_ledger_holds(const dkt_ledger_t *self, dkt_hold_fn *fn, void *ctx)
 {
-    for (uint32_t second = 0; second < DKT_LI_HOLD_SECONDS; second++) {
-        uint32_t index = self->lists[dkt_li_list(self, DKT_LI_LIST_HOLDS + second)];
+    for (uint32_t i = 0; i < DKT_LI_HOLD_LISTS; i++) {
+        uint32_t index = self->lists[dkt_li_list(self, DKT_LI_LIST_HOLDS + i)];
         for (; index != DKT_LI_NONE; index = self->records[index].next) {
             const dkt_li_record_t *record = &self->records[index];
             fn(ctx, record->key & ~DKT_LI_HOLD_KEY, record->class_index,
@@ -42,10 +42,12 @@ typedef struct {
     uint32_t next;
 } s_sweep_t;
 
-static bool s_is_movable(const dkt_ledger_t *self, const dkt_li_record_t *record)
+/* By when it must be done: its last minute, or where it stands if it is late there already. */
+static uint32_t s_due_by(const dkt_ledger_t *self, const dkt_li_record_t *record)
 {
-    (void)self;
-    return dkt_li_last(record->deadline_ms) >= record->minute;
+    uint32_t last = dkt_li_last(record->deadline_ms);
+    uint32_t by = (last > record->minute ? last : record->minute) - self->base;
+    return by < self->shape.ring ? by : self->shape.ring - 1;
 }
 
 static void s_sweep_init(dkt_ledger_t *self, s_sweep_t *sweep)
@@ -69,9 +71,7 @@ static void s_sweep_init(dkt_ledger_t *self, s_sweep_t *sweep)
                 continue;
             }
             sweep->standing[i]++;
-            uint32_t last = dkt_li_last(record->deadline_ms);
-            uint32_t by = s_is_movable(self, record) ? last - self->base : i;
-            sweep->due[by < ring ? by : ring - 1]++;
+            sweep->due[s_due_by(self, record)]++;
         }
     }
 }
@@ -103,9 +103,7 @@ static uint32_t s_sweep_next(dkt_ledger_t *self, s_sweep_t *sweep, uint32_t posi
 static void s_sweep_remove(dkt_ledger_t *self, s_sweep_t *sweep, const dkt_li_record_t *record)
 {
     uint32_t place = record->minute - self->base;
-    uint32_t last = dkt_li_last(record->deadline_ms);
-    uint32_t by = s_is_movable(self, record) ? last - self->base : place;
-    by = by < self->shape.ring ? by : self->shape.ring - 1;
+    uint32_t by = s_due_by(self, record);
     assert(sweep->standing[place] > 0 && sweep->due[by] > 0);
     sweep->standing[place]--;
     sweep->due[by]--;
@@ -132,18 +130,18 @@ static void s_sweep_dispatch(dkt_ledger_t *self, s_sweep_t *sweep, uint32_t posi
     }
 }
 
-/* Does an arrival at a minute's start fit, that minute being dispatched? `first` is the position of
- * the minute after it. */
+/* Does an arrival fit when the minutes before base + `first` are dispatched, the last of them
+ * having just begun? */
 static bool s_sweep_fits(const dkt_ledger_t *self, const s_sweep_t *sweep, uint32_t first,
                          uint32_t level_minutes)
 {
     uint32_t ring = self->shape.ring;
-    uint32_t last = first + level_minutes - 2;
-    if (last >= ring) {
+    uint32_t end = first + level_minutes - 1; /* the first minute that is too late */
+    if (end > ring) {
         return true;
     }
     if (!self->settings.rebooking) {
-        for (uint32_t i = first; i <= last; i++) {
+        for (uint32_t i = first; i < end; i++) {
             if (sweep->standing[i] < sweep->lanes[i]) {
                 return true;
             }
@@ -152,34 +150,34 @@ static bool s_sweep_fits(const dkt_ledger_t *self, const s_sweep_t *sweep, uint3
     }
     uint64_t lanes = 0;
     uint64_t due = 0;
-    for (uint32_t i = 0; i < ring; i++) {
-        lanes += i >= first ? sweep->lanes[i] : 0;
+    for (uint32_t i = first; i < ring; i++) {
+        lanes += sweep->lanes[i];
         due += sweep->due[i];
-        if (i >= last && due >= lanes) {
+        if (i + 1 >= end && due >= lanes) {
             return false;
         }
     }
     return true;
 }
 
-static bool s_sweep(dkt_ledger_t *self, uint8_t class_index, uint32_t from, int64_t *earliest_ms)
+/* Start of the first minute, from minute `from` on, whose arrival fits. The whole window being
+ * dispatched, nothing stands in the way: there always is one. */
+static int64_t s_sweep(dkt_ledger_t *self, uint8_t class_index, uint32_t from)
 {
     s_sweep_t sweep = {.next = DKT_LI_NONE};
     s_sweep_init(self, &sweep);
     uint32_t level_minutes = self->settings.classes[class_index].level_minutes;
-    uint32_t minute = from;
-    /* In its last seconds the minute before may have dispatched the one that is about to start. */
-    bool fits = from < self->base && s_sweep_fits(self, &sweep, 0, level_minutes);
-    for (uint32_t position = 0; !fits && position < self->shape.ring; position++) {
-        s_sweep_dispatch(self, &sweep, position);
-        minute = self->base + position;
-        fits = minute >= from && s_sweep_fits(self, &sweep, position + 1, level_minutes);
+    uint32_t first = 0; /* minutes dispatched */
+    while (first < self->shape.ring &&
+           (self->base + first <= from || !s_sweep_fits(self, &sweep, first, level_minutes))) {
+        s_sweep_dispatch(self, &sweep, first);
+        first++;
     }
     for (uint32_t i = 0; i < self->shape.records_max; i++) {
         self->records[i].flags &= (uint8_t)~DKT_LI_MARK;
     }
-    *earliest_ms = (int64_t)minute * DKT_MINUTE_MS;
-    return fits;
+    uint32_t minute = self->base + first - 1;
+    return (int64_t)(minute > from ? minute : from) * DKT_MINUTE_MS;
 }
 
 bool dkt_ledger_earliest(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index,
@@ -197,10 +195,10 @@ bool dkt_ledger_earliest(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index
     if (cache->version != self->version || cache->from != from) {
         cache->version = self->version;
         cache->from = from;
-        cache->fits = s_sweep(self, class_index, from, &cache->earliest_ms);
+        cache->earliest_ms = s_sweep(self, class_index, from);
     }
     *earliest_ms = cache->earliest_ms;
-    return cache->fits;
+    return true;
 }
 
 /* -- available -----------------------------------------------------------------------------------

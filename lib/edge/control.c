@@ -21,7 +21,7 @@ static const char *const s_fixed[][2] = {
     {"tcp_user_timeout", "2000"},
     {"client_encoding", "UTF8"},
     {"options", "-c statement_timeout=2s -c lock_timeout=500ms -c search_path=public"
-                " -c idle_in_transaction_session_timeout=2s -c timezone=UTC"
+                " -c idle_in_transaction_session_timeout=2s -c timezone=UTC -c jit=off"
                 " -c tcp_keepalives_idle=1 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3"
                 " -c tcp_user_timeout=3000 -c client_connection_check_interval=1000"},
 };

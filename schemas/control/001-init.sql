@@ -23,8 +23,8 @@ create table clusters (
     connections_max integer not null default 1000 check (connections_max > 0)
 );
 
--- One row per account. `claimed`: it has a database, its account may not be in there yet. `password` is
--- the argon2id text and lives here only until the tenant's own database has it.
+-- One row per account. `claimed`: it has a database, its account may not be in there yet.
+-- `password` is the argon2id text and lives here only until the tenant's own database has it.
 create table tenants (
     client_id  text primary key check (client_id ~ '^cl_[A-Za-z0-9_-]{16}$'),
     request_id uuid not null unique,

@@ -297,6 +297,14 @@ void follow_allocate(follow_t *self, uint64_t nonce, int64_t expires_ms, uint64_
                      (int)answer);
         return;
     }
+    /* Settings may have shortened or removed its class meanwhile: the hold is given up. */
+    int64_t level_ms =
+        hold->class_index == DKT_CLASS_GONE ? 0 : model_level_ms(model, hold->class_index);
+    if (model_start_ms(hold->place.minute + 1) > model->now_ms + level_ms) {
+        FOLLOW_CHECK(self, answer == DKT_ALLOCATE_GONE, "%d", (int)answer);
+        model_remove_hold(model, nonce);
+        return;
+    }
     FOLLOW_CHECK(self, answer == DKT_ALLOCATE_CREATED, "%d", (int)answer);
     FOLLOW_CHECK(self, place.minute == hold->place.minute && place.lane == hold->place.lane,
                  "minute %u", place.minute);

@@ -297,7 +297,7 @@ uint32_t model_chain(const model_t *self, model_window_t window, uint8_t class_i
     }
     static s_search_t search;
     search.count = 0;
-    memset(search.moves, 0, sizeof search.moves);
+    memset(search.moves, 0, sizeof search.moves[0] * self->promise_count);
     s_search_push(self, &search, window, class_index, deadline_ms, 1);
     for (uint32_t at = 0; at < search.count; at++) {
         const dkt_promise_t *pushed = &self->promises[search.queue[at]].promise;
@@ -381,7 +381,8 @@ static bool s_augment(s_matching_t *matching, uint32_t want)
 bool model_feasible_matching(const model_wants_t *wants)
 {
     static s_matching_t matching;
-    memset(&matching, 0, sizeof matching);
+    memset(matching.taken, 0, sizeof matching.taken);
+    memset(matching.minute_of, 0, sizeof matching.minute_of[0] * wants->count);
     matching.wants = wants;
     for (uint32_t want = 0; want < wants->count; want++) {
         memset(matching.seen, 0, sizeof matching.seen);
@@ -395,7 +396,7 @@ bool model_feasible_matching(const model_wants_t *wants)
 bool model_feasible_edf(const model_wants_t *wants)
 {
     static bool served[MODEL_PROMISES_MAX];
-    memset(served, 0, sizeof served);
+    memset(served, 0, sizeof served[0] * wants->count);
     uint32_t left = wants->count;
     for (uint32_t i = 0; i < MODEL_MINUTES_MAX && left > 0; i++) {
         for (uint16_t lane = 0; lane < wants->lanes[i] && left > 0; lane++) {

@@ -18,9 +18,9 @@
 
 #include "lib/core/ledger.h"
 
-#define MODEL_PROMISES_MAX 2048 /* live promises of one model; a test's horizon * R stays below */
+#define MODEL_PROMISES_MAX 1024 /* live promises of one model; a test's horizon * R stays below */
 #define MODEL_HOLDS_MAX    512
-#define MODEL_MINUTES_MAX  512        /* the longest horizon a model can sweep */
+#define MODEL_MINUTES_MAX  256        /* the longest horizon a model can sweep */
 #define MODEL_NO_CHAIN     UINT32_MAX /* no chain of moves frees a slot */
 
 typedef struct {

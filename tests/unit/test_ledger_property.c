@@ -63,6 +63,7 @@ typedef struct {
     uint32_t limits_permille; /* chance that a tenant has booking limits */
     uint32_t rebooking_permille;
     uint32_t admit_permille; /* share of plain admissions among the steps */
+    bool crowded;            /* starts full of tickets that can hardly move: long chains */
 } s_profile_t;
 
 typedef struct {
@@ -247,8 +248,10 @@ static void s_do_resize(s_run_t *run)
 {
     dkt_settings_t settings;
     s_random_settings(run, &settings);
-    memcpy(settings.classes, run->follow.model.settings.classes, sizeof settings.classes);
-    settings.class_count = run->follow.model.settings.class_count;
+    if (s_chance(&run->random, 700)) {
+        memcpy(settings.classes, run->follow.model.settings.classes, sizeof settings.classes);
+        settings.class_count = run->follow.model.settings.class_count;
+    }
     follow_resize(&run->follow, &settings);
 }
 
@@ -321,6 +324,29 @@ static const s_op_t *s_pick(s_run_t *run)
     return &s_ops[index];
 }
 
+/* Fills most minutes with tickets whose deadlines leave them a minute or two to move. */
+static void s_crowd(s_run_t *run)
+{
+    follow_t *follow = &run->follow;
+    model_t *model = &follow->model;
+    uint64_t *random = &run->random;
+    uint8_t slowest = (uint8_t)(model->settings.class_count - 1);
+    model_window_t window = model_window(model, slowest);
+    uint32_t gaps_permille = s_below(random, 60);
+    for (uint32_t minute = window.first; minute + 2 <= window.last; minute++) {
+        for (uint16_t lane = 0; lane < model->settings.resolvers; lane++) {
+            if (!s_chance(random, gaps_permille)) {
+                int64_t deadline_ms =
+                    model_start_ms(minute + 2 + s_chance(random, 300)) - s_chance(random, 200);
+                deadline_ms += deadline_ms < model_start_ms(minute + 1) ? DKT_MINUTE_MS : 0;
+                model_add(model, run->next_ticket++, (uint8_t)s_below(random, slowest + 1u),
+                          deadline_ms, (dkt_place_t){minute, lane});
+            }
+        }
+    }
+    follow_reload(follow, s_random(random));
+}
+
 static void s_play(s_run_t *run, uint64_t sequence)
 {
     dkt_settings_t settings;
@@ -333,6 +359,9 @@ static void s_play(s_run_t *run, uint64_t sequence)
     int64_t now_ms = model_start_ms(EPOCH_MINUTE + s_below(&run->random, 1000)) +
                      s_below(&run->random, DKT_MINUTE_MS);
     follow_open(&run->follow, &settings, now_ms);
+    if (run->profile->crowded) {
+        s_crowd(run);
+    }
     while (run->follow.step < run->profile->steps) {
         const s_op_t *op = s_pick(run);
         run->follow.step++;
@@ -370,37 +399,45 @@ static void s_play_profile(const s_profile_t *profile)
 
 static void test_ledger_property_contended(void **state)
 {
-    static const s_profile_t profile = {"contended", 3000, 80, 8, 0, 1000, 450};
+    static const s_profile_t profile = {"contended", 2500, 80, 8, 0, 1000, 450, false};
     (void)state;
     s_play_profile(&profile);
 }
 
 static void test_ledger_property_limits(void **state)
 {
-    static const s_profile_t profile = {"limits", 2000, 80, 8, 1000, 700, 450};
+    static const s_profile_t profile = {"limits", 1500, 80, 8, 1000, 700, 450, false};
     (void)state;
     s_play_profile(&profile);
 }
 
 static void test_ledger_property_plain(void **state)
 {
-    static const s_profile_t profile = {"no rebooking", 1000, 80, 8, 300, 0, 450};
+    static const s_profile_t profile = {"no rebooking", 500, 80, 8, 300, 0, 450, false};
     (void)state;
     s_play_profile(&profile);
 }
 
 static void test_ledger_property_tiny(void **state)
 {
-    static const s_profile_t profile = {"tiny", 2000, 60, 3, 300, 700, 350};
+    static const s_profile_t profile = {"tiny", 1500, 60, 3, 300, 700, 350, false};
     (void)state;
     s_play_profile(&profile);
 }
 
 static void test_ledger_property_long(void **state)
 {
-    static const s_profile_t profile = {"long", 40, 400, 70, 300, 900, 700};
+    static const s_profile_t profile = {"long", 20, 400, 70, 300, 900, 700, false};
     (void)state;
     s_play_profile(&profile);
+}
+
+static void test_ledger_property_chains(void **state)
+{
+    static const s_profile_t profile = {"chains", 200, 30, 45, 300, 1000, 600, true};
+    (void)state;
+    s_play_profile(&profile);
+    assert_true(s_env("DKT_TEST_SEQUENCES", 0) > 0 || s_run.follow.tally.too_many > 0);
 }
 
 int main(void)
@@ -411,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_ledger_property_plain),
         cmocka_unit_test(test_ledger_property_tiny),
         cmocka_unit_test(test_ledger_property_long),
+        cmocka_unit_test(test_ledger_property_chains),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

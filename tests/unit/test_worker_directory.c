@@ -175,7 +175,7 @@ static void test_worker_directory_ends_dead_holders_only(void **state)
     PGconn *alive = support_pg_connect(s_control.pg, "t_holder", NULL);
     support_pg_exec(alive, "set application_name ="
                            " 'docket/other/22222222222222222222222222222222'");
-    support_pg_exec(alive, "select pg_advisory_lock (110386840822132)");
+    support_pg_exec(alive, "select pg_advisory_lock (110429572130164)");
     dkt_mail_post_kind(env.directory_box, DKT_MAIL_REFRESH);
     for (int i = 0; i < 2; i++) {
         dkt_holder_mail_t *ask = dkt_mail_alloc(sizeof *ask);
@@ -221,6 +221,32 @@ static void test_worker_directory_comes_back_after_losing_its_session(void **sta
     }
     assert_int_equal(support_pg_int(conn, "select count(*) from workers where dead_at is null"), 1);
     PQfinish(conn);
+    dkt_directory_destroy(&directory);
+    support_env_fini(&env);
+}
+
+/* A leader that hangs (its session is there, its beat is not) is deposed by who sees it. */
+static void test_worker_directory_deposes_a_leader_that_hangs(void **state)
+{
+    (void)state;
+    dkt_env_t env;
+    support_env_init(&env, &s_control, "node-a");
+    PGconn *hung = support_control_connect(&s_control);
+    support_pg_exec(hung, "insert into workers (incarnation, node, lock_key)"
+                          " values ('44444444-4444-4444-4444-444444444444', 'hung', 4714);"
+                          "insert into worker_beats values"
+                          " ('44444444-4444-4444-4444-444444444444', 1);"
+                          "update leader set epoch = epoch + 1,"
+                          " incarnation = '44444444-4444-4444-4444-444444444444';"
+                          "select pg_advisory_lock (4714); select pg_advisory_lock (7410, 2)");
+    dkt_directory_t *directory = dkt_directory_new(&env);
+    dkt_incarnation_t self = env.incarnation;
+    assert_true(s_wait_members(&env, &self, 1));
+    assert_true(atomic_load(&env.leader));
+    PGresult *result = PQexec(hung, "select 1");
+    assert_int_not_equal(PQresultStatus(result), PGRES_TUPLES_OK);
+    PQclear(result);
+    PQfinish(hung);
     dkt_directory_destroy(&directory);
     support_env_fini(&env);
 }
@@ -290,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_worker_directory_looks_tenants_up),
         cmocka_unit_test(test_worker_directory_ends_dead_holders_only),
         cmocka_unit_test(test_worker_directory_comes_back_after_losing_its_session),
+        cmocka_unit_test(test_worker_directory_deposes_a_leader_that_hangs),
         cmocka_unit_test(test_worker_hasher_creates_and_verifies),
         cmocka_unit_test(test_worker_hasher_queue_is_bounded),
     };
