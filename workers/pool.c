@@ -15,14 +15,15 @@
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
 
-#define S_IDLE_MS          50    /* between looks at the pool */
-#define S_CLEAN_MS         30000 /* between looks for what was left half-made */
-#define S_RETRY_MS         500   /* after an error */
-#define S_CHECKPOINT_EVERY 10    /* databases of one thread: about 3,000 files */
-#define S_SQL_BYTES_MAX    512
-#define S_PASSWORD_BYTES   44
-#define S_RANDOM_BYTES     16
-#define S_CONNECTIONS_MAX  "3" /* per role: the owner, its successor, one to spare */
+#define S_IDLE_MS             50    /* between looks at the pool */
+#define S_CLEAN_MS            30000 /* between looks for what was left half-made */
+#define S_RETRY_MS            500   /* after an error */
+#define S_CHECKPOINT_EVERY    10    /* databases of one thread: about 3,000 files */
+#define S_CHECKPOINT_QUIET_MS 3000  /* fewer are written once no more follow */
+#define S_SQL_BYTES_MAX       512
+#define S_PASSWORD_BYTES      44
+#define S_RANDOM_BYTES        16
+#define S_CONNECTIONS_MAX     "3" /* per role: the owner, its successor, one to spare */
 
 struct dkt_pool {
     dkt_env_t *env;
