@@ -314,7 +314,10 @@ static void s_on_tick(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     int64_t due_ms = dkt_ledger_due_ms(self->ledger);
     /* A group of one stays a group of one: the minute waits the millisecond that takes. */
     if (!self->solo_active && due_ms != INT64_MAX && self->now_ms > due_ms + s_stagger_ms(self)) {
-        int64_t minute = (self->now_ms + DKT_COMMIT_BUDGET_MS - 1) / DKT_MINUTE_MS;
+        /* Always the coming minute: what stands in one that has begun still goes out late, but only
+         * the coming one is filled up by pulling forward. A ticket pulled into a minute that runs
+         * would end in the next, beside what stands there. */
+        int64_t minute = self->now_ms / DKT_MINUTE_MS + 1;
         dkt_ledger_tick(self->ledger, self->now_ms, (uint32_t)minute, dkt_tenant_change, self);
     }
     dkt_tenant_process(self);

@@ -218,8 +218,12 @@ static bool s_wanted(const dkt_settings_t *now, const dkt_request_t *request,
             wanted->classes[i].limit_permille = s_limit_of(now, request->classes[i].name);
         }
     }
-    for (uint8_t i = 0; (request->present & DKT_PARAM_BIT(LIMITS)) && i < request->limit_count;
-         i++) {
+    bool limits = (request->present & DKT_PARAM_BIT(LIMITS)) != 0;
+    /* The map replaces all limits, as the map of classes does: an empty one takes them away. */
+    for (uint8_t i = 0; limits && i < wanted->class_count; i++) {
+        wanted->classes[i].limit_permille = DKT_PERMILLE;
+    }
+    for (uint8_t i = 0; limits && i < request->limit_count; i++) {
         const char *name = request->limits[i].name;
         int class_index = dkt_settings_class(wanted, name, (uint32_t)strlen(name));
         if (class_index < 0) {

@@ -74,7 +74,9 @@ static bool s_known_in_memory(dkt_tenant_t *self, dkt_call_t *call)
         dkt_memo_remove(&self->memo, memo);
         return false;
     }
-    if (field) {
+    /* While it is looked up nobody knows which of two different requests has the right to the id:
+     * the database may hold the second one's ticket. */
+    if (field && entry->state != DKT_MEMO_LOOKING) {
         dkt_tenant_fenced_error(self, call, DKT_CONFLICT, field);
         return true;
     }
@@ -159,6 +161,18 @@ static bool s_before_verdict(dkt_tenant_t *self, dkt_call_t *call, int *class_in
     return true;
 }
 
+/* Those who joined while the id was looked up are looked at again, now that more is known. */
+static void s_wake_joiners(dkt_tenant_t *self, dkt_memo_entry_t *entry)
+{
+    dkt_work_t *joiner = entry->joiners;
+    entry->joiners = NULL;
+    while (joiner) {
+        dkt_work_t *next = joiner->next;
+        dkt_works_push(&self->waiting, joiner);
+        joiner = next;
+    }
+}
+
 /* -- yes -- */
 
 /* The ledger has said yes: row, event, memory and answer. The promise is in the ledger already, so
@@ -196,6 +210,7 @@ static void s_created(dkt_tenant_t *self, dkt_call_t *call, uint64_t number, dkt
     dkt_memo_entry_t *entry = dkt_memo_entry(&self->memo, call->memo);
     entry->state = DKT_MEMO_PENDING;
     entry->ticket = number;
+    s_wake_joiners(self, entry);
     self->last_ticket = number;
     self->counts.created++;
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
@@ -251,15 +266,8 @@ static void s_remember_refusal(dkt_tenant_t *self, dkt_call_t *call,
             return;
         }
     }
-    dkt_memo_entry_t *entry = dkt_memo_entry(&self->memo, call->memo);
-    dkt_work_t *joiner = entry->joiners;
-    entry->joiners = NULL;
+    s_wake_joiners(self, dkt_memo_entry(&self->memo, call->memo));
     dkt_memo_refused(&self->memo, call->memo, refusal);
-    while (joiner) {
-        dkt_work_t *next = joiner->next;
-        dkt_works_push(&self->waiting, joiner);
-        joiner = next;
-    }
 }
 
 /* -- create_ticket, allocate_slot -- */
