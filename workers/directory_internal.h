@@ -31,9 +31,9 @@ struct dkt_directory {
     dkt_table_t table;     /* newest one read */
     char brokers_mark[24]; /* digest of the brokers table as last read */
     /* directory_wake.c */
-    dkt_mail_t *settles, *settles_last;     /* not written yet, oldest first */
-    uint8_t unread[DKT_VSHARDS / 8];        /* bit set of vshards whose rows were not read yet */
-    bool any_unread, probing;               /* `probing`: tenants without a row are being listed */
+    dkt_mail_t *settles, *settles_last;      /* not written yet, oldest first */
+    uint8_t unread[DKT_VSHARDS / 8];         /* bit set of vshards whose rows were not read yet */
+    bool any_unread, probing;                /* `probing`: tenants without a row are being listed */
     char probe_cursor[DKT_ID_CHARS_MAX + 1]; /* the last one that was listed */
 };
 

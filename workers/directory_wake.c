@@ -148,12 +148,12 @@ static dkt_status_t s_read_rows(dkt_directory_t *self, dkt_err_t *err)
     int count = DKT_WAKE_ROWS_MAX;
     while (count == DKT_WAKE_ROWS_MAX) {
         const char *params[] = {vshards, due, client, limit};
-        PGresult *result = dkt_control_run(
-            self->conn,
-            "select client_id, due_ms from wake where vshard = any ($1::integer[])"
-            " and (due_ms, client_id) > ($2::bigint, $3) order by due_ms, client_id"
-            " limit $4::integer",
-            4, params, err);
+        PGresult *result =
+            dkt_control_run(self->conn,
+                            "select client_id, due_ms from wake where vshard = any ($1::integer[])"
+                            " and (due_ms, client_id) > ($2::bigint, $3) order by due_ms, client_id"
+                            " limit $4::integer",
+                            4, params, err);
         if (!result) {
             return err->status;
         }

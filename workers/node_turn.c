@@ -42,9 +42,9 @@ static void s_passivate_idle(dkt_node_t *self)
         dkt_record_t *next = TAILQ_NEXT(record, of_state);
         int64_t since_mono_ms = dkt_actor_idle_since_mono_ms(record->actor);
         int64_t until_mono_ms = self->now_mono_ms - self->env->idle_ms;
-        bool idle = since_mono_ms != 0 && (record->probe || (since_mono_ms <= until_mono_ms &&
-                                                              record->last_request_mono_ms <=
-                                                                  until_mono_ms));
+        bool idle = since_mono_ms != 0 &&
+                    (record->probe || (since_mono_ms <= until_mono_ms &&
+                                       record->last_request_mono_ms <= until_mono_ms));
         if (dkt_node_may_passivate(self, record) && idle) {
             self->counts.passivations++;
             dkt_node_close(self, record);

@@ -171,9 +171,9 @@ def test_wake_sleeper_is_active_before_its_deadline(killed, stories):
     _, sleeper = stories[killed]
     assert sleeps_until_its_deadline(sleeper) == sleeper.created["deadline_ms"] + 1
     deadline_ms = now_ms() + EARLY_MS + 7000
-    sleeper.sql("update tickets set deadline = to_timestamp (%s), slot_start = slot_start"
-                " - interval '3 min', created_at = created_at - interval '3 min',"
-                " dispatched_at = dispatched_at - interval '3 min'", (deadline_ms / 1000,))
+    sleeper.sql("update tickets set deadline = to_timestamp (%s), created_at = to_timestamp (%s)"
+                " - interval '2 min', slot_start = slot_start - interval '3 min'",
+                (deadline_ms / 1000, deadline_ms / 1000))
     node = owner(killed, sleeper)
     killed.sql("update wake set due_ms = %s where client_id = %s",
                (deadline_ms + 1, sleeper.client_id))

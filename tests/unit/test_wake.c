@@ -29,10 +29,9 @@ static dkt_client_t s_client(uint32_t number)
 
 static void s_due(uint32_t number, int64_t due_ms)
 {
-    assert_true(dkt_wake_step(&s_wake, S_NOW,
-                              &(dkt_wake_event_t){.kind = DKT_WAKE_DUE,
-                                                  .client = s_client(number),
-                                                  .due_ms = due_ms}));
+    assert_true(dkt_wake_step(
+        &s_wake, S_NOW,
+        &(dkt_wake_event_t){.kind = DKT_WAKE_DUE, .client = s_client(number), .due_ms = due_ms}));
 }
 
 static void s_event(dkt_wake_event_kind_t kind, uint32_t number)
