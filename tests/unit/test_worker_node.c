@@ -432,6 +432,34 @@ static void test_worker_node_reads_the_rows_of_what_it_gains(void **state)
     PQfinish(conn);
 }
 
+/* Without the control database a tenant is served and even activated again, but stays active:
+ * nobody would know when to wake it. Its mark is made up for as soon as that is possible. */
+static void test_worker_node_serves_on_without_the_control_database(void **state)
+{
+    (void)state;
+    PGconn *conn = support_pg_connect(s_control.pg, "postgres", NULL);
+    assert_int_equal(s_ask(DKT_METHOD_AVAILABILITY, &s_client, NULL), DKT_OK);
+    char sql[128];
+    snprintf(sql, sizeof sql, S_SESSIONS(S_DATABASE "f") " and pid <> %d",
+             support_pg_int(conn, "select pid from pg_stat_activity"
+                                  " where datname = '" S_DATABASE "f'"));
+    support_pg_exec(conn, "alter database docket_control allow_connections false");
+    support_pg_exec(conn, "select pg_terminate_backend (pid) from pg_stat_activity"
+                          " where datname in ('docket_control', '" S_DATABASE "f')");
+    s_wait_for(conn, sql, 1);
+    int64_t until_mono_ms = dkt_clock_mono_ms() + 3 * S_IDLE_MS;
+    assert_int_equal(s_ask(DKT_METHOD_AVAILABILITY, &s_client, NULL), DKT_OK);
+    while (dkt_clock_mono_ms() < until_mono_ms) {
+        assert_int_equal(support_pg_int(conn, S_SESSIONS(S_DATABASE "f")), 1);
+    }
+    support_pg_exec(conn, "alter database docket_control allow_connections true");
+    s_wait_for(conn, S_SESSIONS(S_DATABASE "f"), 0);
+    PQfinish(conn);
+    conn = support_control_connect(&s_control);
+    s_wait_for(conn, "select count(*) from wake", 0);
+    PQfinish(conn);
+}
+
 /* Last: the table goes to somebody else, and everything of ours is `moved`. */
 static void test_worker_node_gives_up_what_moved(void **state)
 {
@@ -465,6 +493,7 @@ int main(void)
         cmocka_unit_test(test_worker_node_one_database_down_is_that_tenants_own),
         cmocka_unit_test(test_worker_node_passivates_and_wakes),
         cmocka_unit_test(test_worker_node_reads_the_rows_of_what_it_gains),
+        cmocka_unit_test(test_worker_node_serves_on_without_the_control_database),
         cmocka_unit_test(test_worker_node_gives_up_what_moved),
     };
     return cmocka_run_group_tests(tests, s_setup, s_teardown);
