@@ -440,9 +440,9 @@ static void test_worker_node_serves_on_without_the_control_database(void **state
     PGconn *conn = support_pg_connect(s_control.pg, "postgres", NULL);
     assert_int_equal(s_ask(DKT_METHOD_AVAILABILITY, &s_client, NULL), DKT_OK);
     char sql[128];
-    snprintf(sql, sizeof sql, S_SESSIONS(S_DATABASE "f") " and pid <> %d",
-             support_pg_int(conn, "select pid from pg_stat_activity"
-                                  " where datname = '" S_DATABASE "f'"));
+    snprintf(sql, sizeof sql, S_SESSIONS(S_DATABASE "f") " and pid <> %lld",
+             (long long)support_pg_int(conn, "select pid from pg_stat_activity"
+                                             " where datname = '" S_DATABASE "f'"));
     support_pg_exec(conn, "alter database docket_control allow_connections false");
     support_pg_exec(conn, "select pg_terminate_backend (pid) from pg_stat_activity"
                           " where datname in ('docket_control', '" S_DATABASE "f')");
