@@ -104,6 +104,9 @@ static bool s_known_in_memory(dkt_tenant_t *self, dkt_call_t *call)
         dkt_tenant_need(self, call, &need);
         return true;
     }
+    if (!call->row) {
+        dkt_memo_remove(&self->memo, memo); /* retention was faster than this memory */
+    }
     return false;
 }
 
@@ -143,14 +146,16 @@ static bool s_known_in_database(dkt_tenant_t *self, dkt_call_t *call)
     return true;
 }
 
-/* The checks before the ledger's verdict, in the contract's order; true: the call is over. */
+/* The checks before the ledger's verdict, in the contract's order; true: the call is over. A hold's
+ * own slot_id names its class. */
 static bool s_before_verdict(dkt_tenant_t *self, dkt_call_t *call, int *class_index)
 {
     const dkt_request_t *request = &call->request;
     *class_index =
         dkt_settings_class(dkt_ledger_settings(self->ledger),
                            (const char *)request->ticket_type.data, request->ticket_type.len);
-    if (*class_index < 0) {
+    bool names_class = request->slot_id.data != NULL && (call->slot.nonce & DKT_NONCE_DERIVED) == 0;
+    if (*class_index < 0 || (names_class && call->slot.class_index != *class_index)) {
         dkt_tenant_fenced_error(self, call, DKT_INVALID_ARGUMENT, "ticket_type");
     } else if (self->suspended) {
         dkt_tenant_fenced_error(self, call, DKT_SUSPENDED, NULL);
@@ -362,16 +367,11 @@ void dkt_tenant_allocate_slot(dkt_tenant_t *self, dkt_call_t *call)
     if (s_suspect(self, call) || s_known_in_memory(self, call) || s_known_in_database(self, call)) {
         return;
     }
-    if (call->slot.nonce & DKT_NONCE_DERIVED) {
-        s_not_allocated(self, call, "taken"); /* it names a ticket's own reservation */
-        return;
-    }
     if (s_before_verdict(self, call, &class_index)) {
         return;
     }
-    if (call->slot.class_index != class_index) {
-        dkt_tenant_fenced_error(self, call, DKT_INVALID_ARGUMENT, "ticket_type");
-        dkt_tenant_unlook(self, call->memo);
+    if (call->slot.nonce & DKT_NONCE_DERIVED) {
+        s_not_allocated(self, call, "taken"); /* it names a ticket's own reservation */
         return;
     }
     dkt_place_t place;

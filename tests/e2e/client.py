@@ -97,7 +97,7 @@ def own_source():
 
 
 class Client:
-    """One connection. `keys` names a fleet's key folder: then CURVE, as for the internal endpoint."""
+    """One connection. `keys` names a fleet's key folder: CURVE, as for the internal endpoint."""
 
     def __init__(self, endpoint, kind=zmq.DEALER, keys=None, source=None, curve=None, **options):
         if source:
@@ -112,8 +112,9 @@ class Client:
             server = open(os.path.join(keys, "internal.pub")).read().split()[0]
             curve = (server, public, secret)
         if curve:
-            self.socket.curve_serverkey, self.socket.curve_publickey = curve[0].encode(), curve[1].encode()
-            self.socket.curve_secretkey = curve[2].encode()
+            server, public, secret = (key.encode() for key in curve)
+            self.socket.curve_serverkey = server
+            self.socket.curve_publickey, self.socket.curve_secretkey = public, secret
         self.socket.connect(endpoint)
         self.kind = kind
         self.msgids = itertools.count(1)
@@ -194,7 +195,8 @@ class Client:
         """(error, result) of one request."""
         msgid = self.send(method, **params)
         budget_ms = params.get("budget_ms")
-        return self.wait([msgid], (budget_ms if type(budget_ms) is int else 5000) / 1000 + 10)[msgid]
+        budget_s = (budget_ms if type(budget_ms) is int else 5000) / 1000
+        return self.wait([msgid], budget_s + 10)[msgid]
 
     def ask_all(self, requests, size=256, timeout_s=30):
         """The same of many, in their order."""

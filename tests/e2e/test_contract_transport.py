@@ -158,8 +158,8 @@ def test_pipelining_4096_open_requests(new_tenant):
 
 def test_more_than_4096_open_requests_are_overloaded(fleet, roomy, public):
     """With the workers stopped for a moment, nothing is answered but what is too much."""
-    requests = [("availability", {"token": roomy.token, "client_id": roomy.client_id,
-                                  "budget_ms": 30000})] * 4196
+    requests = [("get_ticket", {"token": roomy.token, "budget_ms": 30000,
+                                "ticket_id": roomy.create()["ticket_id"]})] * 4196
     public.call("ping")
     workers = [pid for name, pid in fleet.pids().items() if name.startswith("worker")]
     try:

@@ -92,7 +92,7 @@ class Load:
         self.again = [one for one in self.again if one[0] > now]
         for _, *request in due:
             self.send(*request)
-        # Each tenant has its own share of the window, so that one's trouble does not silence others.
+        # Each tenant has its own share of the window: one's trouble does not silence others.
         waiting = [0] * len(self.companies)
         for tenant in [one[0] for one in self.open.values()] + [one[1] for one in self.again]:
             waiting[tenant] += 1
@@ -185,9 +185,10 @@ def test_both_workers_killed_under_load(crash_fleet, load):
         crash_fleet.restarted(name, pids[name])
 
 
-def test_worker_stopped_under_load(crash_fleet, load):
-    """A process that hangs is replaced, and when it wakes it says nothing false."""
-    pid = crash_fleet.pids()["worker-0"]
+@pytest.mark.parametrize("name", ["worker-0", "worker-1"])
+def test_worker_stopped_under_load(crash_fleet, load, name):
+    """A process that hangs is replaced, the leader too; when it wakes it says nothing false."""
+    pid = crash_fleet.pids()[name]
     try:
         under_load(load, lambda: os.kill(pid, signal.SIGSTOP), 20)
     finally:
