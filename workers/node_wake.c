@@ -65,17 +65,16 @@ void dkt_node_is_active(dkt_node_t *self, const dkt_client_t *client)
 
 void dkt_node_settle(dkt_node_t *self, dkt_record_t *record, const dkt_actor_mail_t *event)
 {
-    if (!event->clean) {
-        /* What it served may be in the database, whatever its memory said last. */
-        record->wanted = record->wanted || event->served;
-        record->marked = false;
+    dkt_wake_end_t end = dkt_wake_after_end(event->clean, event->served);
+    record->marked = false;
+    record->wanted = record->wanted || end == DKT_WAKE_END_WANTED;
+    if (end != DKT_WAKE_END_SETTLE) {
         return;
     }
     dkt_settle_mail_t *mail = dkt_mail_alloc(sizeof *mail);
     mail->client = record->client;
     mail->due_ms = event->next_due_ms;
     dkt_mail_post(self->env->directory_box, &mail->mail, DKT_MAIL_SETTLE);
-    record->marked = false;
     if (event->next_due_ms != INT64_MAX && dkt_node_owns(self, record->vshard)) {
         s_put(self, &record->client, false, event->next_due_ms);
     }

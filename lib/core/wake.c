@@ -187,6 +187,14 @@ bool dkt_wake_next(dkt_wake_t *self, int64_t now_ms, uint32_t starting, uint32_t
     return true;
 }
 
+dkt_wake_end_t dkt_wake_after_end(bool clean, bool served)
+{
+    if (!served) {
+        return DKT_WAKE_END_KEEP; /* also a clean one: it was drained before it had loaded */
+    }
+    return clean ? DKT_WAKE_END_SETTLE : DKT_WAKE_END_WANTED;
+}
+
 uint32_t dkt_wake_count(const dkt_wake_t *self)
 {
     return self->heap_count + self->probe_count;

@@ -54,6 +54,15 @@ typedef struct {
     uint16_t vshard;
 } dkt_wake_event_t;
 
+/* What the end of a tenant's actor means for its row. */
+typedef enum {
+    DKT_WAKE_END_SETTLE, /* the ledger knew what is due next: the row says so, or goes */
+    DKT_WAKE_END_KEEP,   /* it never served, so nobody knows: the row stays as it is */
+    DKT_WAKE_END_WANTED, /* what it served may be in the database: activate it again at once */
+} dkt_wake_end_t;
+
+dkt_wake_end_t dkt_wake_after_end(bool clean, bool served);
+
 void dkt_wake_init(dkt_wake_t *self);
 void dkt_wake_fini(dkt_wake_t *self);
 

@@ -15,7 +15,7 @@ from fleet import Fleet, wait_until
 IDLE_MS = 1000
 PROBE_MS = 3000
 EARLY_MS = 10000  # a tenant is active so long before something is due
-TENANTS = 4
+TENANTS = 8
 LATE_MS = 5000  # the contract, after a worker died without a word
 
 

@@ -140,6 +140,17 @@ static void test_wake_leaves_places_to_requests_and_pauses(void **state)
     assert_int_equal(s_next(S_NOW + DKT_WAKE_PAUSE_MS, false), 1);
 }
 
+/* One that was drained before it had loaded has nothing due that it knew of: that must not be
+ * taken for nothing at all. */
+static void test_wake_only_who_served_knows_what_is_due(void **state)
+{
+    (void)state;
+    assert_int_equal(dkt_wake_after_end(true, true), DKT_WAKE_END_SETTLE);
+    assert_int_equal(dkt_wake_after_end(false, true), DKT_WAKE_END_WANTED);
+    assert_int_equal(dkt_wake_after_end(true, false), DKT_WAKE_END_KEEP);
+    assert_int_equal(dkt_wake_after_end(false, false), DKT_WAKE_END_KEEP);
+}
+
 /* -- against a plain list -- */
 
 static int64_t s_model[S_CLIENTS]; /* INT64_MAX: none, -1: probe */
@@ -199,6 +210,7 @@ int main(void)
         TEST(test_wake_forgets_active_and_lost_ones),
         TEST(test_wake_probes_behind_what_is_due),
         TEST(test_wake_leaves_places_to_requests_and_pauses),
+        TEST(test_wake_only_who_served_knows_what_is_due),
         TEST(test_wake_agrees_with_a_plain_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
