@@ -64,6 +64,11 @@ typedef struct {
     dkt_work_t work; /* must be last: it ends with the frame */
 } dkt_work_mail_t;
 
+/* What of set_tenant is the owner's to decide; `suspended` alone is the directory's. */
+#define DKT_SETTINGS_PARAMS                                                                        \
+    (DKT_PARAM_BIT(RESOLVERS) | DKT_PARAM_BIT(CLASSES) | DKT_PARAM_BIT(REBOOKING) |                \
+     DKT_PARAM_BIT(LIMITS))
+
 dkt_work_mail_t *dkt_work_mail(dkt_work_t *work);
 
 /* An answer on its way to a broker. */
@@ -182,7 +187,6 @@ typedef struct {
     dkt_mail_t mail;
     dkt_client_t client;
     bool suspended;
-    dkt_work_mail_t *work; /* goes on to the tenant's actor; NULL: it was answered */
 } dkt_context_mail_t;
 
 /* What all threads of the process share; set before they start and constant from then on, but for

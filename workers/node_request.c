@@ -134,7 +134,7 @@ static bool s_is_command(const dkt_work_mail_t *work)
     return work->work.method == DKT_METHOD_GET_TENANT ||
            work->work.method == DKT_METHOD_LIST_TENANTS ||
            (work->work.method == DKT_METHOD_SET_TENANT &&
-            (work->present & DKT_PARAM_BIT(SUSPENDED)));
+            (work->present & DKT_PARAM_BIT(SUSPENDED)) && !(work->present & DKT_SETTINGS_PARAMS));
 }
 
 /* -- routing -- */
@@ -338,13 +338,5 @@ void dkt_node_context(dkt_node_t *self, dkt_context_mail_t *context)
         if (record->actor) {
             dkt_actor_suspend(record->actor, context->suspended);
         }
-    }
-    if (!context->work) {
-        return;
-    }
-    if (dkt_node_owns(self, context->work->work.vshard)) {
-        dkt_node_give(self, context->work);
-    } else {
-        dkt_node_moved(self, context->work);
     }
 }

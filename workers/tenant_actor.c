@@ -67,8 +67,28 @@ static void s_flush_out(dkt_actor_t *self)
     self->out_tail = NULL;
 }
 
+static void s_port_give_back(void *ctx, dkt_work_t *work);
+
+/* set_tenant with settings and `suspended`: the owner decides first, because it may refuse. Once it
+ * has said ok, what is left goes back to the node loop, which takes it to the directory. */
+static bool s_half_done(const dkt_work_mail_t *mail, const uint8_t *bytes, size_t len)
+{
+    dkt_answer_t answer;
+    dkt_err_t err;
+    return mail->work.method == DKT_METHOD_SET_TENANT &&
+           (mail->present & DKT_PARAM_BIT(SUSPENDED)) && (mail->present & DKT_SETTINGS_PARAMS) &&
+           dkt_answer_decode(bytes, len, &answer, &err) == DKT_OK && answer.status == DKT_OK &&
+           answer.status_text.len == 2 && memcmp(answer.status_text.data, "ok", 2) == 0;
+}
+
 static void s_port_answer(void *ctx, dkt_work_t *work, const uint8_t *bytes, size_t len)
 {
+    dkt_work_mail_t *mail = dkt_work_mail(work);
+    if (s_half_done(mail, bytes, len)) {
+        mail->present &= ~DKT_SETTINGS_PARAMS;
+        s_port_give_back(ctx, work);
+        return;
+    }
     dkt_answer_mail_t *answer = dkt_answer_mail(dkt_work_mail(work), bytes, len);
     s_put_out(ctx, &answer->mail);
 }
