@@ -81,7 +81,7 @@ typedef struct {
     uint8_t bytes[];
 } dkt_answer_mail_t;
 
-/* Makes the answer of a work and frees the work. */
+/* Makes the answer of a work out of the work's memory, if it fits; `bytes` are not of the work. */
 dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, size_t len);
 
 typedef enum {
