@@ -14,7 +14,6 @@
 #include "lib/edge/control.h"
 #include "lib/edge/log.h"
 
-#define S_LOOKUPS_MAX       256 /* clients in one query */
 #define S_RECONNECT_BASE_MS 50
 #define S_RECONNECT_CAP_MS  500
 #define S_HOLDER_LOCK       "110429572130164" /* the owner's lock of schemas/tenant */
@@ -48,7 +47,7 @@ void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_
     dkt_uuid_text(&uuid, out);
 }
 
-static bool s_is_true(const PGresult *result, int row, int column)
+bool dkt_directory_is_true(const PGresult *result, int row, int column)
 {
     return PQgetvalue(result, row, column)[0] == 't';
 }
@@ -69,6 +68,7 @@ static void s_close(dkt_directory_t *self, const char *why)
     self->conn = NULL;
     self->leading = false;
     atomic_store(&self->env->leader, false);
+    atomic_store(&self->env->control_up, false);
     dkt_watch_reset(&self->watch);
     self->connect_failures++;
     self->retry_mono_ms =
@@ -127,6 +127,7 @@ static void s_connect(dkt_directory_t *self)
         return;
     }
     self->connect_failures = 0;
+    atomic_store(&self->env->control_up, true);
     dkt_log(DKT_LOG_INFO, "registered as %s", self->incarnation);
 }
 
@@ -192,9 +193,9 @@ static uint32_t s_read_workers(const PGresult *result, dkt_worker_seen_t seen[DK
         dkt_worker_seen_t *worker = &seen[count++];
         memcpy(&worker->incarnation, &uuid, sizeof uuid);
         worker->beat = s_number(result, i, S_BEAT);
-        worker->lock_held = s_is_true(result, i, S_HELD);
-        worker->leaving = s_is_true(result, i, S_LEAVING);
-        worker->marked_dead = s_is_true(result, i, S_DEAD);
+        worker->lock_held = dkt_directory_is_true(result, i, S_HELD);
+        worker->leaving = dkt_directory_is_true(result, i, S_LEAVING);
+        worker->marked_dead = dkt_directory_is_true(result, i, S_DEAD);
     }
     return count;
 }
@@ -210,7 +211,7 @@ static dkt_status_t s_use_poll(dkt_directory_t *self, const PGresult *result, dk
     if (status == DKT_OK && strcmp(mark, self->brokers_mark) != 0) {
         status = s_read_brokers(self, mark, err);
     }
-    if (status == DKT_OK && s_is_true(result, 0, S_GAINED)) {
+    if (status == DKT_OK && dkt_directory_is_true(result, 0, S_GAINED)) {
         status = dkt_directory_lead_begin(self, err);
     }
     if (status == DKT_OK && self->leading) {
@@ -226,7 +227,7 @@ static dkt_status_t s_depose(dkt_directory_t *self, const PGresult *result,
 {
     for (uint32_t i = 0; i < count && dkt_watch_warm(&self->watch); i++) {
         const dkt_worker_watch_t *worker = dkt_watch_find(&self->watch, &seen[i].incarnation);
-        if (!worker || !worker->dead || !s_is_true(result, (int)i, S_LEADS) ||
+        if (!worker || !worker->dead || !dkt_directory_is_true(result, (int)i, S_LEADS) ||
             dkt_incarnation_equal(&worker->incarnation, &self->env->incarnation)) {
             continue;
         }
@@ -270,80 +271,6 @@ static void s_poll(dkt_directory_t *self)
     self->next_poll_mono_ms = began_mono_ms + DKT_POLL_MS;
 }
 
-/* -- lookups -- */
-
-static dkt_lookup_mail_t *s_find_lookup(dkt_mail_t *list, const dkt_client_t *client)
-{
-    for (dkt_mail_t *mail = list; mail; mail = mail->next) {
-        if (dkt_client_equal(&((dkt_lookup_mail_t *)mail)->client, client)) {
-            return (dkt_lookup_mail_t *)mail;
-        }
-    }
-    return NULL;
-}
-
-static void s_fill_homes(const PGresult *result, dkt_mail_t *list)
-{
-    for (int i = 0; i < PQntuples(result); i++) {
-        dkt_client_t client;
-        const char *text = PQgetvalue(result, i, 0);
-        dkt_lookup_mail_t *lookup = dkt_client_parse(text, (uint32_t)strlen(text), &client)
-                                        ? s_find_lookup(list, &client)
-                                        : NULL;
-        if (!lookup) {
-            continue;
-        }
-        dkt_home_t *home = &lookup->home;
-        lookup->status = DKT_OK;
-        snprintf(home->host, sizeof home->host, "%s", PQgetvalue(result, i, 1));
-        snprintf(home->port, sizeof home->port, "%s", PQgetvalue(result, i, 2));
-        snprintf(home->database, sizeof home->database, "%s", PQgetvalue(result, i, 3));
-        snprintf(home->sub_domain, sizeof home->sub_domain, "%s", PQgetvalue(result, i, 4));
-        home->suspended = s_is_true(result, i, 5);
-    }
-}
-
-/* Client ids are of a base64url alphabet, so they need no quoting in an array literal. */
-static void s_look_up(dkt_directory_t *self, dkt_mail_t *list)
-{
-    char clients[S_LOOKUPS_MAX * (DKT_ID_CHARS_MAX + 1) + 2];
-    size_t len = 0;
-    clients[len++] = '{';
-    for (dkt_mail_t *mail = list; mail; mail = mail->next) {
-        dkt_lookup_mail_t *lookup = (dkt_lookup_mail_t *)mail;
-        dkt_id_text_t text;
-        lookup->status = DKT_UNAVAILABLE;
-        dkt_client_text(&lookup->client, &text);
-        len += (size_t)snprintf(clients + len, sizeof clients - len, "%s%s", len > 1 ? "," : "",
-                                text.text);
-    }
-    snprintf(clients + len, sizeof clients - len, "}");
-    const char *params[] = {clients};
-    dkt_err_t err;
-    PGresult *result = NULL;
-    if (self->conn) {
-        result = dkt_control_run(self->conn,
-                                 "select t.client_id, c.host, c.port, t.database, t.sub_domain,"
-                                 " t.suspended from tenants t join clusters c on c.name = t.cluster"
-                                 " where t.client_id = any ($1::text[]) and t.state = 'active'",
-                                 1, params, &err);
-        if (!result) {
-            s_close(self, err.text);
-        }
-    }
-    if (result) {
-        for (dkt_mail_t *mail = list; mail; mail = mail->next) {
-            ((dkt_lookup_mail_t *)mail)->status = DKT_NOT_FOUND;
-        }
-        s_fill_homes(result, list);
-        PQclear(result);
-    }
-    for (dkt_mail_t *mail = list; mail; mail = list) {
-        list = mail->next;
-        dkt_mail_post(self->env->node_box, mail, DKT_MAIL_FOUND);
-    }
-}
-
 /* -- a lock that somebody holds -- */
 
 /* application_name is docket/NODE/INCARNATION; the incarnation as 32 hex digits or as a uuid. */
@@ -368,8 +295,8 @@ static void s_judge_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked
                            .held_for_ms = now_mono_ms - asked->held_since_mono_ms,
                            .gained_ago_ms = now_mono_ms - asked->gained_mono_ms};
     holder.holder_known = s_parse_holder(PQgetvalue(result, 0, 1), &holder.holder);
-    holder.holder_listed = s_is_true(result, 0, 4);
-    holder.holder_dead = s_is_true(result, 0, 5);
+    holder.holder_listed = dkt_directory_is_true(result, 0, 4);
+    holder.holder_dead = dkt_directory_is_true(result, 0, 5);
     if (!dkt_holder_may_end(&self->env->incarnation, &holder)) {
         return;
     }
@@ -434,6 +361,42 @@ static void s_leave(dkt_directory_t *self)
     }
 }
 
+static void s_wake(dkt_directory_t *self)
+{
+    dkt_err_t err;
+    if (dkt_directory_wake(self, &err) != DKT_OK) {
+        s_close(self, err.text);
+    }
+}
+
+/* What ended is written before anything is looked up: the mark of a tenant that comes back must be
+ * the later one. Returns the rest. */
+static dkt_mail_t *s_take_wakes(dkt_directory_t *self, dkt_mail_t *mail)
+{
+    dkt_mail_t *rest = NULL, **tail = &rest;
+    while (mail) {
+        dkt_mail_t *next = mail->next;
+        if (mail->kind == DKT_MAIL_WAKE || mail->kind == DKT_MAIL_SETTLE) {
+            dkt_directory_wake_take(self, mail);
+        } else {
+            *tail = mail;
+            tail = &mail->next;
+        }
+        mail = next;
+    }
+    *tail = NULL;
+    s_wake(self);
+    return rest;
+}
+
+static void s_look_up(dkt_directory_t *self, dkt_mail_t *list)
+{
+    dkt_err_t err;
+    if (dkt_directory_look_up(self, list, &err) != DKT_OK) {
+        s_close(self, err.text);
+    }
+}
+
 /* Returns false when told to stop. Lookups are gathered, so that a burst is one query. */
 static bool s_take(dkt_directory_t *self, dkt_mail_t *mail)
 {
@@ -459,7 +422,7 @@ static bool s_take(dkt_directory_t *self, dkt_mail_t *mail)
             }
             free(mail);
         }
-        if (lookups && (!next || lookup_count == S_LOOKUPS_MAX)) {
+        if (lookups && (!next || lookup_count == DKT_LOOKUPS_MAX)) {
             s_look_up(self, lookups);
             lookups = NULL;
             lookup_count = 0;
@@ -526,7 +489,7 @@ static void *s_run(void *argument)
         items[1].fd = self->conn ? PQsocket(self->conn) : -1; /* poll skips a negative one */
         (void)poll(items, 2, wait_ms > 0 ? (int)wait_ms : 0);
         s_take_notices(self);
-        running = s_take(self, dkt_mailbox_drain(self->env->directory_box));
+        running = s_take(self, s_take_wakes(self, dkt_mailbox_drain(self->env->directory_box)));
     }
     s_deregister(self);
     return NULL;
@@ -561,5 +524,6 @@ void dkt_directory_destroy(dkt_directory_t **self_p)
     *self_p = NULL;
     dkt_mail_post_kind(self->env->directory_box, DKT_MAIL_STOP);
     pthread_join(self->thread, NULL);
+    dkt_directory_wake_fini(self);
     free(self);
 }

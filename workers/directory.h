@@ -3,8 +3,8 @@
  * The directory of a worker: a thread with its own session on the control database. It keeps this
  * incarnation alive there, watches the others, hands new tables and brokers to the node loop, looks
  * tenants up, and leads if it holds the leader's lock (rules 8 to 11).
- *   takes  LOOKUP HOLDER REFRESH LEAVE STOP
- *   gives  FOUND TABLE BROKERS, to the node loop
+ *   takes  LOOKUP HOLDER REFRESH LEAVE WAKE SETTLE STOP
+ *   gives  FOUND TABLE BROKERS ROWS, to the node loop
  * The first BROKERS says that this worker is registered. While the control database is gone nothing
  * moves: lookups answer UNAVAILABLE and the last table stays in force.
  */

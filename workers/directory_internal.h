@@ -30,14 +30,42 @@ struct dkt_directory {
     dkt_watch_t watch;     /* of this session */
     dkt_table_t table;     /* newest one read */
     char brokers_mark[24]; /* digest of the brokers table as last read */
+    /* directory_wake.c */
+    dkt_mail_t *settles, *settles_last;      /* not written yet, oldest first */
+    uint8_t unread[DKT_VSHARDS / 8];         /* bit set of vshards whose rows were not read yet */
+    bool any_unread, probing;                /* `probing`: tenants without a row are being listed */
+    char probe_cursor[DKT_ID_CHARS_MAX + 1]; /* the last one that was listed */
 };
 
 /* An incarnation as the text of a uuid, and its advisory lock's key. */
 void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_TEXT_BYTES]);
 
+bool dkt_directory_is_true(const PGresult *result, int row, int column);
+
+/* -- directory_lookup.c -- */
+
+#define DKT_LOOKUPS_MAX 256 /* in one statement */
+
+/* Answers a list of at most DKT_LOOKUPS_MAX lookups; takes them. Without a session, and if this
+ * fails, the answer is UNAVAILABLE, and a session that failed is the caller's to close. */
+DKT_CHECKED dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list,
+                                               dkt_err_t *err);
+
+/* -- directory_lead.c -- */
+
 /* The lock was just gained: raises the epoch. */
 DKT_CHECKED dkt_status_t dkt_directory_lead_begin(dkt_directory_t *self, dkt_err_t *err);
 /* After each poll while leading: writes verdicts and, if the members changed, a new table. */
 DKT_CHECKED dkt_status_t dkt_directory_lead(dkt_directory_t *self, dkt_err_t *err);
+
+/* -- directory_wake.c: the table wake -- */
+
+/* Takes a WAKE or SETTLE mail; what it asks for is done by the next dkt_directory_wake. */
+void dkt_directory_wake_take(dkt_directory_t *self, dkt_mail_t *mail);
+/* Writes and reads what is pending, if there is a session. After a failure all of it is still
+ * pending, and the session is the caller's to close. */
+DKT_CHECKED dkt_status_t dkt_directory_wake(dkt_directory_t *self, dkt_err_t *err);
+/* Frees what could not be written. */
+void dkt_directory_wake_fini(dkt_directory_t *self);
 
 #endif

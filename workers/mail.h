@@ -3,12 +3,12 @@
  * What the threads of a worker tell each other, and what they share. Every message begins with a
  * dkt_mail_t and is on the heap; whoever takes it out of a mailbox owns it.
  *
- *                 LOOKUP HOLDER REFRESH LEAVE              HASH
+ *          LOOKUP HOLDER REFRESH LEAVE WAKE SETTLE           HASH
  *   node loop  ------------------------------> directory   ------> hasher
  *      ^  |        ACCOUNT SUSPEND LIST GET SETTINGS
  *      |  +----------------------------------> accounts
  *      |  +--- WORK HASHED ------------------> tenant actors
- *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT
+ *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT ROWS
  */
 #ifndef DKT_WORKERS_MAIL_H
 #define DKT_WORKERS_MAIL_H
@@ -47,6 +47,9 @@ typedef enum {
     DKT_MAIL_TENANT,   /* dkt_command_mail_t: get_tenant, list_tenants, set_tenant suspended */
     DKT_MAIL_SETTINGS, /* dkt_settings_mail_t: copy into the control database */
     DKT_MAIL_CONTEXT,  /* dkt_context_mail_t: the directory suspended or resumed a tenant */
+    DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
+    DKT_MAIL_ROWS,
+    DKT_MAIL_SETTLE, /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
 } dkt_mail_kind_t;
 
 /* A request inside a worker. The core sees `work` only; its container is found again from it. */
@@ -109,6 +112,7 @@ typedef struct {
     dkt_mail_t mail;
     dkt_client_t client;
     dkt_status_t status; /* OK, NOT_FOUND, UNAVAILABLE */
+    bool marked;         /* its row in the table wake says 0 and is ours */
     dkt_home_t home;
 } dkt_lookup_mail_t;
 
@@ -131,6 +135,30 @@ typedef struct {
     uint32_t suspect_count;
     dkt_uuid_t *suspects; /* heap */
 } dkt_actor_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    bool probe; /* not rows: the tenants that have none, or one that is far away */
+    uint8_t vshards[DKT_VSHARDS / 8]; /* bit set of those that were gained; rows only */
+} dkt_wake_mail_t;
+
+typedef struct {
+    dkt_client_t client;
+    int64_t due_ms;
+} dkt_wake_row_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    bool probe;
+    uint32_t count; /* <= DKT_WAKE_ROWS_MAX */
+    dkt_wake_row_t rows[];
+} dkt_rows_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    int64_t due_ms; /* INT64_MAX: nothing is due, the row goes */
+} dkt_settle_mail_t;
 
 typedef struct {
     dkt_mail_t mail;
@@ -172,9 +200,11 @@ typedef struct {
     uint32_t token_public_count;
     dkt_token_public_t token_publics[DKT_TOKEN_KEYS_MAX];
     uint8_t master[DKT_KEY_BYTES];
+    int64_t idle_ms, probe_ms; /* DKT_IDLE_PASSIVATE_MS, DKT_PROBE_MS; tests shorten them */
     dkt_mailbox_t *node_box, *hasher_box, *directory_box, *accounts_box;
     atomic_uint hashes_pending; /* <= DKT_HASH_QUEUE_MAX */
     atomic_bool leader;         /* is this worker's directory the leader? */
+    atomic_bool control_up;     /* does it have a session on the control database? */
     atomic_bool stopping;       /* for threads that sleep between tries */
 } dkt_env_t;
 

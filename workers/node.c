@@ -86,6 +86,12 @@ static void s_begin_to_leave(dkt_node_t *self)
     }
 }
 
+static void s_on_rows(dkt_node_t *self, dkt_mail_t *mail)
+{
+    dkt_node_rows(self, (dkt_rows_mail_t *)mail);
+    free(mail);
+}
+
 static void s_on_stop(dkt_node_t *self, dkt_mail_t *mail)
 {
     s_begin_to_leave(self);
@@ -103,6 +109,7 @@ static const struct {
     {DKT_MAIL_ENDED, s_on_ended},     {DKT_MAIL_FOUND, s_on_found},
     {DKT_MAIL_TABLE, s_on_table},     {DKT_MAIL_BROKERS, s_on_brokers},
     {DKT_MAIL_CONTEXT, s_on_context}, {DKT_MAIL_STOP, s_on_stop},
+    {DKT_MAIL_ROWS, s_on_rows},
 };
 #define S_HANDLER_COUNT (sizeof s_handlers / sizeof s_handlers[0])
 
@@ -247,6 +254,8 @@ static dkt_node_t *s_new(const dkt_node_config_t *config)
         TAILQ_INIT(&self->lists[i]);
     }
     TAILQ_INIT(&self->waiting);
+    dkt_wake_init(&self->wake);
+    self->probe_mono_ms = self->now_mono_ms + config->env->probe_ms;
     return self;
 }
 
@@ -259,6 +268,7 @@ static void s_destroy(dkt_node_t *self)
         self->parked_head = next;
     }
     dkt_node_close_links(self);
+    dkt_wake_fini(&self->wake);
     if (self->ready_fd >= 0) {
         close(self->ready_fd);
     }

@@ -23,6 +23,7 @@
 
 #include "lib/core/directory.h"
 #include "lib/core/gate.h"
+#include "lib/core/wake.h"
 #include "workers/mail.h"
 #include "workers/tenant_actor.h"
 
@@ -56,7 +57,9 @@ typedef struct dkt_record {
     dkt_home_t home;
     bool home_known;
     bool failed_place; /* STARTING: it entered the gate as one that failed */
-    bool wanted;       /* open tickets were left behind: activate it without being asked */
+    bool wanted;       /* something is or may be due: activate it without being asked */
+    bool probe;        /* only looked into: passivated as soon as nothing is due */
+    bool marked;       /* the table wake has it as active and ours */
     bool refusing;     /* BACKOFF after a failure: requests are answered `unavailable` at once */
     uint32_t failures; /* in a row */
     int64_t retry_mono_ms;        /* BACKOFF ends */
@@ -64,6 +67,7 @@ typedef struct dkt_record {
     int64_t last_request_mono_ms;
     int64_t lock_held_since_mono_ms; /* 0: the lock was not refused */
     int64_t holder_asked_mono_ms;
+    int64_t mark_asked_mono_ms;
     dkt_mail_t *pending_head, *pending_tail; /* works, while there is no actor to take them */
     uint32_t pending_count;                  /* <= DKT_MAILBOX_MAX */
     uint32_t suspect_count;
@@ -93,7 +97,7 @@ typedef struct {
 
 typedef struct {
     uint64_t requests, moved, parked, overloaded, expired, activations, failed_activations,
-        passivations, dropped_answers, bad_frames;
+        passivations, wakes, probes, dropped_answers, bad_frames;
 } dkt_node_counts_t;
 
 typedef struct {
@@ -115,6 +119,9 @@ typedef struct {
     uint32_t record_count;
     uint64_t serial;
     dkt_gate_t gate;
+    dkt_wake_t wake;
+    uint32_t probing;      /* records with `probe` */
+    int64_t probe_mono_ms; /* the next look for unmarked tenants */
     uint32_t actors_max, actor_count;
     dkt_record_t *fed;   /* those whose actors were given works in this turn */
     uint32_t open_count; /* requests that are somewhere in this process */
@@ -194,6 +201,24 @@ void dkt_node_start_queued(dkt_node_t *self);
 void dkt_node_close(dkt_node_t *self, dkt_record_t *record);
 /* It is somebody else's now. */
 void dkt_node_lose(dkt_node_t *self, dkt_record_t *record);
+
+/* -- node_wake.c: activation because something is due -- */
+
+/* These vshards were gained: their rows are wanted. */
+void dkt_node_gained(dkt_node_t *self, const uint8_t vshards[DKT_VSHARDS / 8]);
+void dkt_node_lost(dkt_node_t *self, uint16_t vshard);
+void dkt_node_rows(dkt_node_t *self, const dkt_rows_mail_t *rows);
+/* It serves, or does not exist at all: nothing is due any more that others must remember. */
+void dkt_node_is_active(dkt_node_t *self, const dkt_client_t *client);
+/* Its actor has ended: what is due next goes into the table, or it is wanted again. */
+void dkt_node_settle(dkt_node_t *self, dkt_record_t *record, const dkt_actor_mail_t *event);
+/* Nobody could say where it lives: later. */
+void dkt_node_wake_later(dkt_node_t *self, dkt_record_t *record);
+void dkt_node_end_probe(dkt_node_t *self, dkt_record_t *record);
+/* May it be passivated? Asks for its mark if that is missing. */
+bool dkt_node_may_passivate(dkt_node_t *self, dkt_record_t *record);
+/* Wakes who is due, asks for who may have been forgotten. */
+void dkt_node_wake(dkt_node_t *self);
 
 /* -- node_turn.c: time -- */
 

@@ -38,6 +38,9 @@ static const unsigned s_legal[DKT_NODE_STATE_COUNT] = {
 void dkt_node_move(dkt_node_t *self, dkt_record_t *record, dkt_node_state_t state)
 {
     assert(s_legal[record->state] & (1u << state));
+    if (state == DKT_NODE_IDLE) {
+        dkt_node_end_probe(self, record);
+    }
     TAILQ_REMOVE(&self->lists[record->state], record, of_state);
     self->counts_of_state[record->state]--;
     record->state = state;

@@ -88,6 +88,7 @@ static void s_back_off_failed(dkt_node_t *self, dkt_record_t *record)
 {
     record->failures++;
     self->counts.failed_activations++;
+    record->wanted = record->wanted && !record->probe; /* a probe has no hurry */
     dkt_node_dispose(self, record, s_fail_unavailable);
     s_back_off(self, record,
                dkt_backoff_ms(record->failures, DKT_BACKOFF_BASE_MS, DKT_BACKOFF_CAP_MS,
@@ -119,7 +120,6 @@ static void s_start(dkt_node_t *self, dkt_record_t *record)
     self->actor_count++;
     self->counts.activations++;
     record->serial = config.serial;
-    record->wanted = false;
     dkt_node_move(self, record, DKT_NODE_STARTING);
     dkt_mail_t *mail = dkt_node_take_pending(self, record);
     while (mail) {
@@ -149,7 +149,8 @@ static void s_passivate_idlest(dkt_node_t *self)
     TAILQ_FOREACH(record, &self->lists[DKT_NODE_SERVING], of_state)
     {
         int64_t since_mono_ms = dkt_actor_idle_since_mono_ms(record->actor);
-        if (since_mono_ms != 0 && since_mono_ms < idlest_since_mono_ms) {
+        if (since_mono_ms != 0 && since_mono_ms < idlest_since_mono_ms &&
+            dkt_node_may_passivate(self, record)) {
             idlest = record;
             idlest_since_mono_ms = since_mono_ms;
         }
@@ -192,6 +193,7 @@ void dkt_node_give(dkt_node_t *self, dkt_work_mail_t *work)
         return;
     }
     record->last_request_mono_ms = self->now_mono_ms;
+    dkt_node_end_probe(self, record);
     if (record->state == DKT_NODE_STARTING || record->state == DKT_NODE_SERVING) {
         s_push(self, record, work);
     } else if (record->state == DKT_NODE_BACKOFF && record->refusing) {
@@ -210,9 +212,15 @@ void dkt_node_give(dkt_node_t *self, dkt_work_mail_t *work)
 void dkt_node_found(dkt_node_t *self, const dkt_lookup_mail_t *found)
 {
     dkt_record_t *record = dkt_node_find(self, &found->client);
-    if (!record || record->state != DKT_NODE_RESOLVING) {
+    if (!record) {
         return;
     }
+    if (record->state != DKT_NODE_RESOLVING) {
+        /* Asked for the mark only, or too late. */
+        record->marked = record->marked || (record->actor && found->marked);
+        return;
+    }
+    record->marked = found->marked;
     if (found->status == DKT_OK) {
         record->home = found->home;
         record->home_known = true;
@@ -223,11 +231,13 @@ void dkt_node_found(dkt_node_t *self, const dkt_lookup_mail_t *found)
     } else if (found->status == DKT_NOT_FOUND) {
         record->home_known = false;
         record->wanted = false;
+        dkt_node_is_active(self, &record->client);
         record->absent_until_mono_ms = self->now_mono_ms + DKT_LOOKUP_NEGATIVE_MS;
         dkt_node_dispose(self, record, dkt_node_unknown);
         dkt_node_move(self, record, DKT_NODE_IDLE);
     } else if (!record->home_known) {
         dkt_node_dispose(self, record, s_fail_unavailable);
+        dkt_node_wake_later(self, record);
         dkt_node_move(self, record, DKT_NODE_IDLE);
     } else {
         /* The control database is gone, but it said earlier where this tenant lives. */
@@ -247,6 +257,8 @@ void dkt_node_ready(dkt_node_t *self, const dkt_actor_mail_t *event)
     dkt_record_t *record = s_record_of(self, event);
     assert(record);
     record->failures = 0;
+    record->wanted = false;
+    dkt_node_is_active(self, &record->client);
     record->lock_held_since_mono_ms = 0;
     if (record->state == DKT_NODE_STARTING) {
         dkt_gate_leave(&self->gate, record->failed_place);
@@ -344,9 +356,7 @@ void dkt_node_ended(dkt_node_t *self, dkt_actor_mail_t *event)
         }
         mail = next;
     }
-    if (event->next_due_ms != INT64_MAX && !event->clean) {
-        record->wanted = true;
-    }
+    dkt_node_settle(self, record, event);
     s_after_end(self, record, event);
 }
 
@@ -371,6 +381,7 @@ void dkt_node_set_table(dkt_node_t *self, const dkt_table_t *table)
         return;
     }
     bool owned[DKT_VSHARDS];
+    uint8_t gained[DKT_VSHARDS / 8] = {0};
     for (uint16_t v = 0; v < DKT_VSHARDS; v++) {
         owned[v] = dkt_node_owns(self, v);
     }
@@ -380,6 +391,9 @@ void dkt_node_set_table(dkt_node_t *self, const dkt_table_t *table)
         bool owns = dkt_node_owns(self, v);
         if (owns && !owned[v]) {
             self->gained_mono_ms[v] = self->now_mono_ms;
+            gained[v / 8] |= (uint8_t)(1u << v % 8);
+        } else if (!owns && owned[v]) {
+            dkt_node_lost(self, v);
         }
         dkt_record_t *record;
         LIST_FOREACH(record, &self->buckets[v], bucket)
@@ -389,5 +403,6 @@ void dkt_node_set_table(dkt_node_t *self, const dkt_table_t *table)
             }
         }
     }
+    dkt_node_gained(self, gained);
     dkt_node_unpark(self, true);
 }

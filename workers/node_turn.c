@@ -41,9 +41,11 @@ static void s_passivate_idle(dkt_node_t *self)
     while (record) {
         dkt_record_t *next = TAILQ_NEXT(record, of_state);
         int64_t since_mono_ms = dkt_actor_idle_since_mono_ms(record->actor);
-        int64_t until_mono_ms = self->now_mono_ms - DKT_IDLE_PASSIVATE_MS;
-        if (since_mono_ms != 0 && since_mono_ms <= until_mono_ms &&
-            record->last_request_mono_ms <= until_mono_ms) {
+        int64_t until_mono_ms = self->now_mono_ms - self->env->idle_ms;
+        bool idle = since_mono_ms != 0 &&
+                    (record->probe || (since_mono_ms <= until_mono_ms &&
+                                       record->last_request_mono_ms <= until_mono_ms));
+        if (dkt_node_may_passivate(self, record) && idle) {
             self->counts.passivations++;
             dkt_node_close(self, record);
         }
@@ -88,6 +90,7 @@ void dkt_node_turn(dkt_node_t *self)
     if (self->now_mono_ms >= self->sweep_mono_ms) {
         s_sweep(self);
     }
+    dkt_node_wake(self);
     dkt_node_start_queued(self);
 }
 

@@ -327,6 +327,7 @@ static bool s_open(dkt_actor_t *self)
                                 .token_key = &env->token_key,
                                 .sub_domain = home->sub_domain,
                                 .token_ttl_ms = S_TOKEN_TTL_MS,
+                                .idle_ms = env->idle_ms,
                                 .suspended = home->suspended};
     dkt_tenant_port_t own_port = port;
     own_port.ctx = self;

@@ -28,6 +28,8 @@
 #define S_EVENTS_MAX        (1 << 20) /* answers that are open, and events of actors */
 #define S_DIRECTORY_BOX_MAX (4 * DKT_NODE_RECORDS_MAX)
 #define S_DECIMAL           10
+#define S_IDLE_VARIABLE     "DOCKET_IDLE_MS"  /* for tests: passivation without a minute's wait */
+#define S_PROBE_VARIABLE    "DOCKET_PROBE_MS" /* and the backstop without ten */
 
 static const char s_usage[] =
     "usage: docket worker --join URI --keys DIR --node NAME [--ready-fd N]\n"
@@ -104,6 +106,14 @@ static uint32_t s_raise_limits(void)
     }
     rlim_t actors = (limit.rlim_max - DKT_NOFILE_RESERVED) / DKT_FDS_PER_TENANT;
     return actors < DKT_NODE_RECORDS_MAX ? (uint32_t)actors : DKT_NODE_RECORDS_MAX;
+}
+
+/* A time that the environment may shorten, not lengthen. */
+static int64_t s_span_ms(const char *variable, int64_t default_ms)
+{
+    const char *text = getenv(variable);
+    long long ms = text ? strtoll(text, NULL, S_DECIMAL) : default_ms;
+    return ms >= DKT_IDLE_MIN_MS && ms < default_ms ? ms : default_ms;
 }
 
 /* Signals are blocked before any thread exists and read from a descriptor: czmq's own handler would
@@ -213,6 +223,8 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     }
     self->env.uri = options->uri;
     self->env.node = options->node;
+    self->env.idle_ms = s_span_ms(S_IDLE_VARIABLE, DKT_IDLE_PASSIVATE_MS);
+    self->env.probe_ms = s_span_ms(S_PROBE_VARIABLE, DKT_PROBE_MS);
     randombytes_buf(self->env.incarnation.bytes, sizeof self->env.incarnation.bytes);
     if (!s_make_boxes(&self->env) || !s_start(self)) {
         dkt_log(DKT_LOG_ERROR, "no memory or no threads to start with");

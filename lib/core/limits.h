@@ -153,6 +153,17 @@
 #define DKT_FDS_PER_TENANT    4      /* actor pipe 2, eventfd, PostgreSQL socket */
 #define DKT_DRAIN_MAX_MS      5000   /* a shutdown waits this long for its actors */
 
+/* -- worker, wake (rule 7) -- */
+#define DKT_WAKE_EARLY_MS  10000 /* activated this long before something is due */
+#define DKT_WAKE_AHEAD_MAX 16    /* waiting activations above which nobody is woken: a gate full */
+#define DKT_WAKE_PAUSE_MS  1000  /* after one that could not even be looked up */
+#define DKT_WAKE_MARK_MS   1000  /* an active tenant's missing mark is asked for this often */
+#define DKT_WAKE_STAY_MS   15000 /* nobody is passivated with something due sooner: it would wake */
+#define DKT_WAKE_ROWS_MAX  1024  /* rows of the table in one query */
+#define DKT_PROBE_MS       600000 /* an owner probes its unmarked tenants this often */
+#define DKT_PROBES_MAX     4      /* at a time: 20,000 tenants in 10 min are 34 a second */
+#define DKT_IDLE_MIN_MS    100    /* a test may shorten idle and probe times down to this */
+
 /* -- accounts -- */
 #define DKT_POOL_MAKERS 2 /* databases made at a time */
 #define DKT_ACCOUNTS_RATE_PER_S 50 /* create_account per worker: crude, the quota is the broker's */

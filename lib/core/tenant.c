@@ -364,7 +364,9 @@ bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms)
     dkt_ledger_counts(self->ledger, &counts);
     int64_t due_ms = dkt_ledger_due_ms(self->ledger);
     int64_t now_ms = dkt_tenant_clock_now(&self->clock, mono_ms);
-    return counts.held == 0 && (due_ms == INT64_MAX || due_ms - now_ms > DKT_IDLE_PASSIVATE_MS);
+    int64_t ahead_ms =
+        self->config.idle_ms > DKT_WAKE_STAY_MS ? self->config.idle_ms : DKT_WAKE_STAY_MS;
+    return counts.held == 0 && (due_ms == INT64_MAX || due_ms - now_ms > ahead_ms);
 }
 
 /* -- drain, loss, suspend -- */

@@ -88,6 +88,7 @@ typedef struct {
     const dkt_token_secret_t *token_key;
     const char *sub_domain;
     int64_t token_ttl_ms; /* 900000 by default */
+    int64_t idle_ms;      /* how far ahead idle looks; at least DKT_WAKE_STAY_MS is used */
     bool suspended;
 } dkt_tenant_config_t;
 
@@ -139,7 +140,7 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self);
 /* True if it serves and nothing decided is unfinished: ledger and database say the same. */
 bool dkt_tenant_settled(const dkt_tenant_t *self);
 
-/* True if nothing is in flight, waiting or held and nothing is due within DKT_IDLE_PASSIVATE_MS. */
+/* True if nothing is in flight, waiting or held and nothing is due within `idle_ms`. */
 bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms);
 
 /* How it ended. `lock_held`: somebody else has the lock. `suspects`: the request ids of the group

@@ -92,11 +92,14 @@ create table vshards (
 );
 insert into vshards (epoch, version, body) values (0, 0, '');
 
--- When an inactive tenant must be activated although nobody asks.
+-- When a tenant must be activated although nobody asks. 0: a worker has it active, or died with it.
+-- `owner` is the incarnation that activated it last: only that one may write another time or delete
+-- the row, so a late writer cannot undo its successor's mark.
 create table wake (
     client_id text primary key references tenants (client_id) on delete cascade,
     vshard    integer not null check (vshard between 0 and 4095),
-    due_ms    bigint not null
+    due_ms    bigint not null,
+    owner     uuid not null
 );
 create index wake_due on wake (vshard, due_ms);
 

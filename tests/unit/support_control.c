@@ -61,6 +61,8 @@ void support_env_init(dkt_env_t *env, const support_control_t *control, const ch
     memset(env, 0, sizeof *env);
     env->uri = control->uri;
     env->node = node;
+    env->idle_ms = DKT_IDLE_PASSIVATE_MS;
+    env->probe_ms = DKT_PROBE_MS;
     randombytes_buf(env->incarnation.bytes, sizeof env->incarnation.bytes);
     dkt_status_t ids = dkt_keys_ids(control->keys, &env->id_keys, &err);
     dkt_status_t tokens = dkt_keys_tokens(control->keys, secrets, env->token_publics,

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,9 +28,12 @@
 
 #define S_WAIT_MS    10000
 #define S_ACTORS_MAX 16
+#define S_IDLE_MS    1000
 #define S_DATABASE   "t_0123456789abcdef0123456789abcde"
 
 /* -- the stub core -- */
+
+static atomic_llong s_next_due_ms = INT64_MAX; /* of every tenant that ends */
 
 struct dkt_tenant {
     dkt_tenant_port_t port;
@@ -71,6 +75,7 @@ static void s_end(dkt_tenant_t *self, bool clean)
 {
     self->state = DKT_TENANT_ENDED;
     self->end.clean = clean;
+    self->end.next_due_ms = atomic_load(&s_next_due_ms);
     while (self->waiting) {
         dkt_work_t *work = self->waiting;
         self->waiting = work->next;
@@ -260,6 +265,7 @@ static int s_setup(void **state)
     zsys_init();
     support_control_start(&s_control);
     support_env_init(&s_env, &s_control, "node-a");
+    s_env.idle_ms = S_IDLE_MS;
     s_add_tenant(S_DATABASE "f", "first-tenant", &s_client);
     s_broker = zsock_new(ZMQ_ROUTER);
     zsock_set_linger(s_broker, 0);
@@ -367,6 +373,93 @@ static void test_worker_node_one_database_down_is_that_tenants_own(void **state)
     PQfinish(conn);
 }
 
+static void s_wait_for(PGconn *conn, const char *sql, int wanted)
+{
+    int64_t until_mono_ms = dkt_clock_mono_ms() + S_WAIT_MS;
+    while (support_pg_int(conn, sql) != wanted) {
+        assert_true(dkt_clock_mono_ms() < until_mono_ms);
+    }
+}
+
+#define S_SESSIONS(database) "select count(*) from pg_stat_activity where datname = '" database "'"
+
+/* Marked while it serves; when it idles its row says when it is due, and 10 s before that it is
+ * active again without having been asked. Then nothing is due any more and the row goes. */
+static void test_worker_node_passivates_and_wakes(void **state)
+{
+    (void)state;
+    dkt_client_t sleeper;
+    PGconn *conn = support_control_connect(&s_control);
+    s_add_tenant(S_DATABASE "1", "sleepy-tenant", &sleeper);
+    int64_t due_ms = dkt_clock_unix_ms() + DKT_WAKE_EARLY_MS + 3 * S_IDLE_MS;
+    char sql[128];
+    snprintf(sql, sizeof sql, "select count(*) from wake where due_ms = %lld", (long long)due_ms);
+    atomic_store(&s_next_due_ms, due_ms);
+    assert_int_equal(s_ask(DKT_METHOD_AVAILABILITY, &sleeper, NULL), DKT_OK);
+    assert_int_equal(support_pg_int(conn, "select count(*) from wake w join tenants t"
+                                          " using (client_id) where due_ms = 0"
+                                          " and email = 'sleepy-tenant'"),
+                     1);
+    s_wait_for(conn, sql, 1);
+    s_wait_for(conn, S_SESSIONS(S_DATABASE "1"), 0); /* the server notices a moment later */
+    assert_true(dkt_clock_unix_ms() < due_ms - DKT_WAKE_EARLY_MS);
+    atomic_store(&s_next_due_ms, INT64_MAX);
+    s_wait_for(conn, S_SESSIONS(S_DATABASE "1"), 1);
+    int64_t early_ms = due_ms - dkt_clock_unix_ms();
+    assert_true(early_ms <= DKT_WAKE_EARLY_MS && early_ms > DKT_WAKE_EARLY_MS - S_IDLE_MS);
+    s_wait_for(conn, "select count(*) from wake", 0);
+    PQfinish(conn);
+}
+
+/* Rows of a worker that died: a vshard that is gained is read, and who has a zero is activated. */
+static void test_worker_node_reads_the_rows_of_what_it_gains(void **state)
+{
+    (void)state;
+    PGconn *conn = support_control_connect(&s_control);
+    dkt_client_t orphan;
+    char sql[256];
+    s_add_tenant(S_DATABASE "2", "orphan-tenant", &orphan);
+    snprintf(sql, sizeof sql,
+             "insert into wake select client_id, %u, 0, gen_random_uuid () from tenants"
+             " where email = 'orphan-tenant'",
+             dkt_client_vshard(&orphan));
+    support_pg_exec(conn, sql);
+    dkt_wake_mail_t *mail = dkt_mail_alloc(sizeof *mail);
+    mail->vshards[dkt_client_vshard(&orphan) / 8] = (uint8_t)(1u << dkt_client_vshard(&orphan) % 8);
+    dkt_mail_post(s_env.directory_box, &mail->mail, DKT_MAIL_WAKE);
+    s_wait_for(conn, S_SESSIONS(S_DATABASE "2"), 1);
+    s_wait_for(conn, "select count(*) from wake", 0); /* idle again, and nothing is due */
+    PQfinish(conn);
+}
+
+/* Without the control database a tenant is served and even activated again, but stays active:
+ * nobody would know when to wake it. Its mark is made up for as soon as that is possible. */
+static void test_worker_node_serves_on_without_the_control_database(void **state)
+{
+    (void)state;
+    PGconn *conn = support_pg_connect(s_control.pg, "postgres", NULL);
+    assert_int_equal(s_ask(DKT_METHOD_AVAILABILITY, &s_client, NULL), DKT_OK);
+    char sql[128];
+    snprintf(sql, sizeof sql, S_SESSIONS(S_DATABASE "f") " and pid <> %lld",
+             (long long)support_pg_int(conn, "select pid from pg_stat_activity"
+                                             " where datname = '" S_DATABASE "f'"));
+    support_pg_exec(conn, "alter database docket_control allow_connections false");
+    support_pg_exec(conn, "select pg_terminate_backend (pid) from pg_stat_activity"
+                          " where datname in ('docket_control', '" S_DATABASE "f')");
+    s_wait_for(conn, sql, 1);
+    int64_t until_mono_ms = dkt_clock_mono_ms() + 3 * S_IDLE_MS;
+    assert_int_equal(s_ask(DKT_METHOD_AVAILABILITY, &s_client, NULL), DKT_OK);
+    while (dkt_clock_mono_ms() < until_mono_ms) {
+        assert_int_equal(support_pg_int(conn, S_SESSIONS(S_DATABASE "f")), 1);
+    }
+    support_pg_exec(conn, "alter database docket_control allow_connections true");
+    s_wait_for(conn, S_SESSIONS(S_DATABASE "f"), 0);
+    PQfinish(conn);
+    conn = support_control_connect(&s_control);
+    s_wait_for(conn, "select count(*) from wake", 0);
+    PQfinish(conn);
+}
+
 /* Last: the table goes to somebody else, and everything of ours is `moved`. */
 static void test_worker_node_gives_up_what_moved(void **state)
 {
@@ -398,6 +491,9 @@ int main(void)
         cmocka_unit_test(test_worker_node_runs_the_directory_methods),
         cmocka_unit_test(test_worker_node_parks_what_is_ahead),
         cmocka_unit_test(test_worker_node_one_database_down_is_that_tenants_own),
+        cmocka_unit_test(test_worker_node_passivates_and_wakes),
+        cmocka_unit_test(test_worker_node_reads_the_rows_of_what_it_gains),
+        cmocka_unit_test(test_worker_node_serves_on_without_the_control_database),
         cmocka_unit_test(test_worker_node_gives_up_what_moved),
     };
     return cmocka_run_group_tests(tests, s_setup, s_teardown);

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Minutes come although nobody asks: after a worker died, after a restart of everything, and for
+tenants that were passivated. The classes are of 2 minutes and the idle time is short, so that all
+of it fits into little more than a minute: one minute for all tests (fixture `stories`).
+"""
+
+import os
+import signal
+
+import pytest
+from client import Client, early_in_minute, new_id, next_minute_ms, now_ms
+from conftest import discard
+from fleet import Fleet, wait_until
+
+IDLE_MS = 1000
+PROBE_MS = 3000
+EARLY_MS = 10000  # a tenant is active so long before something is due
+TENANTS = 8
+LATE_MS = 5000  # the contract, after a worker died without a word
+
+
+class Company:
+    """A tenant as services inside see it: no login, so nothing but its tickets activates it."""
+
+    def __init__(self, fleet, inside, classes=None):
+        self.fleet = fleet
+        made = inside.patient(
+            "create_account", request_id=new_id(), name="Sleeper", password="a long password",
+            email=f"{new_id().hex()}@sleep.example", budget_ms=30000)
+        self.client_id = made["client_id"]
+        self.database = fleet.sql(
+            "select database from tenants where client_id = %s", (self.client_id,))[0][0]
+        if classes:
+            inside.patient("set_tenant", client_id=self.client_id, classes=classes)
+
+    def create(self, inside, ticket_type="gold"):
+        made = inside.patient(
+            "create_ticket", client_id=self.client_id, request_id=new_id(),
+            ticket_type=ticket_type)
+        assert made["status"] == "created"
+        return made
+
+    def sql(self, statement, values=None):
+        return self.fleet.sql(statement, values, self.database)
+
+    def sessions(self):
+        """Is it active? The one connection of its owner."""
+        return self.fleet.sql(
+            "select count (*) from pg_stat_activity where datname = %s"
+            " and application_name like 'docket/worker-%%'", (self.database,))[0][0]
+
+    def wake_row(self):
+        """When it is due by the table wake; None without a row."""
+        rows = self.fleet.sql(
+            "select due_ms from wake where client_id = %s", (self.client_id,))
+        return rows[0][0] if rows else None
+
+    def late_ms(self):
+        """Of each dispatch, after the start of its minute."""
+        return [float(row[0]) for row in self.sql(
+            "select extract (epoch from dispatched_at - slot_start) * 1000 from tickets"
+            " where dispatched_at is not null order by slot_start")]
+
+
+def owner(fleet, company):
+    """The process name of the worker that marked it last."""
+    return fleet.sql(
+        "select w.node from wake k join workers w on w.incarnation = k.owner"
+        " where k.client_id = %s", (company.client_id,))[0][0]
+
+
+def asleep(company):
+    return wait_until(lambda: company.sessions() == 0, 15, 0.1)
+
+
+def sleeps_until_its_deadline(company):
+    """The time in its row, once it has one."""
+    def due_ms():
+        return company.sessions() == 0 and company.wake_row()
+
+    return wait_until(due_ms, 15, 0.1)
+
+
+@pytest.fixture(scope="module")
+def killed(session_folder):
+    """A fleet that loses a worker 4 s before a minute, and `restarted`: one that was stopped and
+    started again before it. Nobody asks anything from then on."""
+    with Fleet(session_folder, data=os.path.join(session_folder, "wake-killed"),
+               env={"DOCKET_IDLE_MS": str(IDLE_MS)}) as fleet:
+        yield fleet
+        discard(fleet)
+
+
+@pytest.fixture(scope="module")
+def restarted(session_folder):
+    with Fleet(session_folder, data=os.path.join(session_folder, "wake-restarted"),
+               env={"DOCKET_IDLE_MS": str(IDLE_MS), "DOCKET_PROBE_MS": str(PROBE_MS)}) as fleet:
+        yield fleet
+        discard(fleet)
+
+
+@pytest.fixture(scope="module")
+def stories(killed, restarted):
+    """Tenants of both fleets with tickets for the same minute, and what is done before it."""
+    made = {}
+    with Client(killed.internal, keys=killed.keys) as inside:
+        one = Company(killed, inside)
+        inside.call("availability", client_id=one.client_id)
+        made["idle"] = one
+    for fleet in (killed, restarted):
+        with Client(fleet.internal, keys=fleet.keys) as inside:
+            companies = [Company(fleet, inside) for _ in range(TENANTS)]
+            sleeper = Company(fleet, inside, {"express": 2})
+            wait_until(lambda: early_in_minute(17), 40)
+            for company in companies:
+                company.create(inside)
+            sleeper.created = sleeper.create(inside, "express")
+            made[fleet] = companies, sleeper
+    made["minute_ms"] = next_minute_ms(now_ms())
+    status, _ = restarted.stop()
+    assert status == 0
+    restarted.start()
+    wait_until(lambda: now_ms() >= made["minute_ms"] - 4000, 60, 0.01)
+    killed.kill("worker-0", signal.SIGKILL)
+    yield made
+
+
+def check_dispatched(companies, minute_ms):
+    """Each had one ticket for that minute."""
+    late = wait_until(
+        lambda: all(found := [company.late_ms() for company in companies]) and found,
+        (minute_ms - now_ms()) / 1000 + 15, 0.2)
+    assert all(len(rows) == 1 for rows in late)
+    worst_ms = max(rows[0] for rows in late)
+    print(f"dispatched at most {worst_ms:.0f} ms after the minute began")
+    assert worst_ms <= LATE_MS
+
+
+def test_wake_idle_tenant_is_passivated_and_serves_again(killed, stories):
+    one = stories["idle"]
+    asleep(one)
+    wait_until(lambda: one.wake_row() is None)
+    with Client(killed.internal, keys=killed.keys) as inside:
+        inside.patient("availability", client_id=one.client_id)
+        assert (one.sessions(), one.wake_row()) == (1, 0)
+
+
+def test_wake_worker_killed_without_traffic(killed, stories):
+    companies, _ = stories[killed]
+    check_dispatched(companies, stories["minute_ms"])
+
+
+def test_wake_fleet_restarted_with_tickets_due(restarted, stories):
+    companies, _ = stories[restarted]
+    check_dispatched(companies, stories["minute_ms"])
+
+
+def test_wake_rows_that_are_lost_are_found_by_probing(restarted, stories):
+    _, sleeper = stories[restarted]
+    sleeps_until_its_deadline(sleeper)
+    node = owner(restarted, sleeper)
+    restarted.kill(node)
+    restarted.sql("delete from wake where client_id = %s", (sleeper.client_id,))
+    due_ms = wait_until(sleeper.wake_row, 20, 0.1)
+    assert due_ms in (0, sleeper.created["deadline_ms"] + 1)
+
+
+def test_wake_sleeper_is_active_before_its_deadline(killed, stories):
+    """It sleeps from its dispatch to its deadline. An operator's hand moves the deadline, so that
+    the test need not wait for it; its owner dies, so the row is all that anybody knows."""
+    _, sleeper = stories[killed]
+    assert sleeps_until_its_deadline(sleeper) == sleeper.created["deadline_ms"] + 1
+    deadline_ms = now_ms() + EARLY_MS + 4000
+    sleeper.sql("update tickets set deadline = to_timestamp (%s), created_at = to_timestamp (%s)"
+                " - interval '2 min', slot_start = slot_start - interval '3 min'",
+                (deadline_ms / 1000, deadline_ms / 1000))
+    node = owner(killed, sleeper)
+    killed.sql("update wake set due_ms = %s where client_id = %s",
+               (deadline_ms + 1, sleeper.client_id))
+    killed.kill(node)
+    wait_until(lambda: sleeper.sessions() == 1, 15, 0.1)
+    assert now_ms() < deadline_ms
+    assert not sleeper.sql("select breached from tickets")[0][0]
+    wait_until(lambda: sleeper.sql("select breached from tickets")[0][0],
+               (deadline_ms - now_ms()) / 1000 + 5, 0.1)
+    assert now_ms() >= deadline_ms
+    asleep(sleeper)
+    wait_until(lambda: sleeper.wake_row() is None)

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where tenants live: the directory's answer to the node loop's lookups, many in one statement.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/edge/control.h"
+#include "workers/directory_internal.h"
+
+#define S_VSHARD_BYTES 5 /* 4095 and a comma */
+
+static void s_fill_home(const PGresult *result, int row, dkt_lookup_mail_t *lookup)
+{
+    dkt_home_t *home = &lookup->home;
+    lookup->status = DKT_OK;
+    lookup->marked = true;
+    snprintf(home->host, sizeof home->host, "%s", PQgetvalue(result, row, 1));
+    snprintf(home->port, sizeof home->port, "%s", PQgetvalue(result, row, 2));
+    snprintf(home->database, sizeof home->database, "%s", PQgetvalue(result, row, 3));
+    snprintf(home->sub_domain, sizeof home->sub_domain, "%s", PQgetvalue(result, row, 4));
+    home->suspended = dkt_directory_is_true(result, row, 5);
+}
+
+static void s_fill_homes(const PGresult *result, dkt_mail_t *list)
+{
+    for (int i = 0; i < PQntuples(result); i++) {
+        dkt_client_t client;
+        const char *text = PQgetvalue(result, i, 0);
+        if (!dkt_client_parse(text, (uint32_t)strlen(text), &client)) {
+            continue;
+        }
+        for (dkt_mail_t *mail = list; mail; mail = mail->next) {
+            if (dkt_client_equal(&((dkt_lookup_mail_t *)mail)->client, &client)) {
+                s_fill_home(result, i, (dkt_lookup_mail_t *)mail);
+            }
+        }
+    }
+}
+
+/* Whoever asks is about to activate: what is found is marked in the table wake by the same
+ * statement, so before the tenant can answer anything. In the order of the ids, because two workers
+ * may do so at once. */
+static const char s_lookup_sql[] =
+    "with found as materialized (select t.client_id, c.host, c.port, t.database, t.sub_domain,"
+    "   t.suspended from tenants t join clusters c on c.name = t.cluster"
+    "   where t.client_id = any ($1::text[]) and t.state = 'active'),"
+    " marked as (insert into wake (client_id, vshard, due_ms, owner)"
+    "   select distinct a.client_id, a.vshard, 0, $3::uuid"
+    "     from unnest ($1::text[], $2::integer[]) a (client_id, vshard)"
+    "     join found using (client_id) order by a.client_id"
+    "   on conflict (client_id) do update set due_ms = 0, owner = excluded.owner"
+    "   where wake.due_ms <> 0 or wake.owner <> excluded.owner)"
+    " select * from found";
+
+/* Client ids are of a base64url alphabet, so they need no quoting in an array literal. */
+dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list, dkt_err_t *err)
+{
+    char clients[DKT_LOOKUPS_MAX * (DKT_ID_CHARS_MAX + 1) + 2];
+    char vshards[DKT_LOOKUPS_MAX * S_VSHARD_BYTES + 2];
+    size_t len = 0, vshards_len = 0;
+    clients[len++] = '{';
+    vshards[vshards_len++] = '{';
+    for (dkt_mail_t *mail = list; mail; mail = mail->next) {
+        dkt_lookup_mail_t *lookup = (dkt_lookup_mail_t *)mail;
+        dkt_id_text_t text;
+        lookup->status = DKT_UNAVAILABLE;
+        dkt_client_text(&lookup->client, &text);
+        len += (size_t)snprintf(clients + len, sizeof clients - len, "%s%s", len > 1 ? "," : "",
+                                text.text);
+        vshards_len +=
+            (size_t)snprintf(vshards + vshards_len, sizeof vshards - vshards_len, "%s%u",
+                             vshards_len > 1 ? "," : "", dkt_client_vshard(&lookup->client));
+    }
+    snprintf(clients + len, sizeof clients - len, "}");
+    snprintf(vshards + vshards_len, sizeof vshards - vshards_len, "}");
+    const char *params[] = {clients, vshards, self->incarnation};
+    PGresult *result = NULL;
+    dkt_status_t status = DKT_OK;
+    if (self->conn) {
+        result = dkt_control_run(self->conn, s_lookup_sql, 3, params, err);
+        status = result ? DKT_OK : err->status;
+    }
+    if (result) {
+        for (dkt_mail_t *mail = list; mail; mail = mail->next) {
+            ((dkt_lookup_mail_t *)mail)->status = DKT_NOT_FOUND;
+        }
+        s_fill_homes(result, list);
+        PQclear(result);
+    }
+    for (dkt_mail_t *mail = list; mail; mail = list) {
+        list = mail->next;
+        dkt_mail_post(self->env->node_box, mail, DKT_MAIL_FOUND);
+    }
+    return status;
+}
