@@ -37,7 +37,7 @@ asan: deps ## unit tests under the address and undefined-behaviour sanitizers
 	@cd build-asan && ctest --output-on-failure --no-tests=error -j$(JOBS)
 
 e2e: build ## end-to-end tests: real PostgreSQL, real NATS, the real protocol
-	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -q -p no:cacheprovider -n 3 --dist loadfile tests/e2e $(PYTEST_ARGS)
 
 lint: deps ## form of the sources: formatting, sizes, layers
 	@scripts/lint
