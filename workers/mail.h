@@ -7,7 +7,7 @@
  *   node loop  ------------------------------> directory   ------> hasher
  *      ^  |        ACCOUNT SUSPEND LIST GET SETTINGS
  *      |  +----------------------------------> accounts
- *      |  +--- WORK HASHED ------------------> tenant actors
+ *      |  +--- WORK HASHED RELAY_ASK --------> tenant actors --RELAY_*--> relay
  *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT
  */
 #ifndef DKT_WORKERS_MAIL_H
@@ -17,6 +17,7 @@
 
 #include "lib/core/ids.h"
 #include "lib/core/link.h"
+#include "lib/core/relay.h"
 #include "lib/core/tenant.h"
 #include "lib/core/token.h"
 #include "lib/edge/mailbox.h"
@@ -47,6 +48,13 @@ typedef enum {
     DKT_MAIL_TENANT,   /* dkt_command_mail_t: get_tenant, list_tenants, set_tenant suspended */
     DKT_MAIL_SETTINGS, /* dkt_settings_mail_t: copy into the control database */
     DKT_MAIL_CONTEXT,  /* dkt_context_mail_t: the directory suspended or resumed a tenant */
+    /* dkt_relay_mail_t, from actors to the relay */
+    DKT_MAIL_RELAY_BEGIN,
+    DKT_MAIL_RELAY_ROW,
+    DKT_MAIL_RELAY_READ, /* the result of a read */
+    DKT_MAIL_RELAY_END,
+    DKT_MAIL_RELAY_ACK, /* dkt_relay_ack_mail_t, from the NATS client's thread to the relay */
+    DKT_MAIL_RELAY_ASK, /* dkt_relay_ask_mail_t, from the relay through the node loop to an actor */
 } dkt_mail_kind_t;
 
 /* A request inside a worker. The core sees `work` only; its container is found again from it. */
@@ -157,6 +165,43 @@ typedef struct {
     dkt_work_mail_t *work; /* goes on to the tenant's actor; NULL: it was answered */
 } dkt_context_mail_t;
 
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    uint64_t serial;       /* which activation */
+    uint64_t seq;          /* BEGIN: newest row; ROW: this row */
+    dkt_relay_row_t *row;  /* ROW, NULL: it did not fit */
+    dkt_relay_mark_t mark; /* READ: the progress that is stored */
+    bool complete;
+    uint32_t count;
+    dkt_relay_row_t *rows[]; /* READ */
+} dkt_relay_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    uint64_t token; /* of the message */
+    bool good;
+    uint64_t stream_seq;
+} dkt_relay_ack_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    uint64_t serial;
+    bool read, mark;
+    dkt_relay_read_t read_from;
+    dkt_relay_mark_t marked;
+} dkt_relay_ask_mail_t;
+
+#define DKT_STATS_CELLS 128 /* 4 steps in each power of two of microseconds */
+
+/* Counters of a worker for docket.stats; written by many threads, read once a second. */
+typedef struct {
+    atomic_ullong requests, activations, commits, commit_us_sum, rows;
+    atomic_uint tenants, open;
+    atomic_uint commit_us[DKT_STATS_CELLS];
+} dkt_worker_stats_t;
+
 /* What all threads of the process share; set before they start and constant from then on, but for
  * what is atomic. */
 typedef struct {
@@ -172,6 +217,11 @@ typedef struct {
     atomic_uint hashes_pending; /* <= DKT_HASH_QUEUE_MAX */
     atomic_bool leader;         /* is this worker's directory the leader? */
     atomic_bool stopping;       /* for threads that sleep between tries */
+    const char *nats, *keys;    /* address, NULL: no events; folder */
+    dkt_mailbox_t *relay_box;   /* NULL: no events */
+    atomic_ullong relay_bytes;  /* of journal rows on their way, <= DKT_RELAY_BYTES_MAX and a bit */
+    atomic_uint relay_rows;     /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
+    dkt_worker_stats_t stats;
 } dkt_env_t;
 
 /* Into a mailbox that is large enough for everything that may be open: a refusal is our bug. */

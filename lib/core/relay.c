@@ -7,17 +7,27 @@
 
 dkt_relay_row_t *dkt_relay_row_new(uint64_t seq, uint32_t messages, dkt_view_t bytes)
 {
-    assert(messages <= DKT_RELAY_MESSAGES_MAX);
     dkt_relay_row_t *row = malloc(sizeof *row + bytes.len);
     if (row) {
-        uint64_t all =
-            messages == DKT_RELAY_MESSAGES_MAX ? UINT64_MAX : (UINT64_C(1) << messages) - 1;
-        *row = (dkt_relay_row_t){.seq = seq, .todo = all, .messages = messages, .len = bytes.len};
+        *row = (dkt_relay_row_t){.seq = seq, .len = bytes.len};
         if (bytes.len > 0) {
             memcpy(row->bytes, bytes.data, bytes.len);
         }
+        dkt_relay_row_messages(row, messages);
     }
     return row;
+}
+
+void dkt_relay_row_messages(dkt_relay_row_t *row, uint32_t messages)
+{
+    assert(messages <= DKT_RELAY_MESSAGES_MAX && row->sent == 0);
+    row->messages = messages;
+    row->todo = messages == DKT_RELAY_MESSAGES_MAX ? UINT64_MAX : (UINT64_C(1) << messages) - 1;
+}
+
+size_t dkt_relay_row_bytes(const dkt_relay_row_t *row)
+{
+    return sizeof *row + row->len;
 }
 
 void dkt_relay_init(dkt_relay_t *self)
@@ -30,7 +40,7 @@ void dkt_relay_init(dkt_relay_t *self)
 static void s_free(dkt_relay_t *self, dkt_relay_row_t *row)
 {
     if (row) {
-        self->bytes -= sizeof *row + row->len;
+        self->bytes -= dkt_relay_row_bytes(row);
         free(row);
     }
 }
@@ -142,7 +152,7 @@ static void s_on_row(dkt_relay_t *self, int64_t now_ms, const dkt_relay_event_t 
     if (!row) {
         return;
     }
-    self->bytes += sizeof *row + row->len;
+    self->bytes += dkt_relay_row_bytes(row);
     if (self->kept && !self->reading && self->have_seq + 1 == seq &&
         self->count < DKT_RELAY_ROWS_MAX) {
         s_append(self, row);
@@ -156,7 +166,7 @@ static void s_on_row(dkt_relay_t *self, int64_t now_ms, const dkt_relay_event_t 
 static void s_on_read_row(dkt_relay_t *self, int64_t now_ms, const dkt_relay_event_t *event)
 {
     (void)now_ms;
-    self->bytes += sizeof *event->row + event->row->len;
+    self->bytes += dkt_relay_row_bytes(event->row);
     if (self->reading && event->row->seq > self->have_seq && self->count < DKT_RELAY_ROWS_MAX) {
         s_append(self, event->row);
     } else {

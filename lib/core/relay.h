@@ -19,6 +19,7 @@
 #define DKT_CORE_RELAY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/core/limits.h"
@@ -36,6 +37,9 @@ typedef struct {
 
 /* NULL without memory. `messages` <= DKT_RELAY_MESSAGES_MAX. */
 dkt_relay_row_t *dkt_relay_row_new(uint64_t seq, uint32_t messages, dkt_view_t bytes);
+/* Of a row that no relay has taken yet. */
+void dkt_relay_row_messages(dkt_relay_row_t *row, uint32_t messages);
+size_t dkt_relay_row_bytes(const dkt_relay_row_t *row);
 
 typedef enum {
     DKT_RELAY_BEGIN,    /* the tenant is active; seq: its newest journal row */
