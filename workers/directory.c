@@ -17,7 +17,7 @@
 #define S_LOOKUPS_MAX       256 /* clients in one query */
 #define S_RECONNECT_BASE_MS 50
 #define S_RECONNECT_CAP_MS  500
-#define S_HOLDER_LOCK       "110386840822132" /* the owner's lock of schemas/tenant */
+#define S_HOLDER_LOCK       "110429572130164" /* the owner's lock of schemas/tenant */
 
 /* One statement a poll: the beat, the leader's lock, everybody's state, the versions of what may
  * have changed. The beat touches an unlogged table only, so it costs no sync. */

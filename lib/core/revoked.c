@@ -28,7 +28,11 @@ static uint32_t s_slot(const dkt_revoked_set_t *self, const uint8_t *token_id)
 static bool s_rehash(dkt_revoked_set_t *self, int64_t now_ms)
 {
     dkt_revoked_set_t next = {.max = SLOTS_MIN};
-    while (next.max < (self->count + 1) * 4) {
+    uint32_t live = 0;
+    for (uint32_t i = 0; i < self->max; i++) {
+        live += self->slots[i].expires_ms > now_ms;
+    }
+    while (next.max < (live + 1) * 4) {
         next.max *= 2;
     }
     next.slots = calloc(next.max, sizeof *next.slots);

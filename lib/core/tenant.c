@@ -93,6 +93,7 @@ void dkt_tenant_destroy(dkt_tenant_t **self_p)
     free(self->read_ids);
     free(self->read_numbers);
     free(self->read_nonces);
+    free(self->rows.places);
     free(self->suspects);
     free(self->handoff);
     free(self->page);
@@ -311,10 +312,14 @@ static void s_on_tick(dkt_tenant_t *self, const dkt_tenant_event_t *event)
 {
     s_on_tick_waiting(self, event);
     s_expire(self, &self->solo);
+    dkt_tenant_fence_expire(self);
     int64_t due_ms = dkt_ledger_due_ms(self->ledger);
     /* A group of one stays a group of one: the minute waits the millisecond that takes. */
     if (!self->solo_active && due_ms != INT64_MAX && self->now_ms > due_ms + s_stagger_ms(self)) {
-        int64_t minute = (self->now_ms + DKT_COMMIT_BUDGET_MS - 1) / DKT_MINUTE_MS;
+        /* Always the coming minute: what stands in one that has begun still goes out late, but only
+         * the coming one is filled up by pulling forward. A ticket pulled into a minute that runs
+         * would end in the next, beside what stands there. */
+        int64_t minute = self->now_ms / DKT_MINUTE_MS + 1;
         dkt_ledger_tick(self->ledger, self->now_ms, (uint32_t)minute, dkt_tenant_change, self);
     }
     dkt_tenant_process(self);
@@ -326,7 +331,8 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self)
         return INT64_MAX;
     }
     int64_t due_mono_ms = INT64_MAX;
-    if (!dkt_works_empty(&self->waiting) || !dkt_works_empty(&self->solo)) {
+    if (!dkt_works_empty(&self->waiting) || !dkt_works_empty(&self->solo) ||
+        self->fenced_count > 0) {
         due_mono_ms = self->mono_ms + WAIT_TICK_MS;
     }
     if (self->state != DKT_TENANT_SERVING) {
@@ -392,6 +398,12 @@ static void s_on_drain_early(dkt_tenant_t *self, const dkt_tenant_event_t *event
 {
     (void)event;
     dkt_tenant_finish(self, true, "drained before it served");
+}
+
+static void s_on_tick_draining(dkt_tenant_t *self, const dkt_tenant_event_t *event)
+{
+    (void)event;
+    dkt_tenant_fence_expire(self);
 }
 
 static void s_on_flush_draining(dkt_tenant_t *self, const dkt_tenant_event_t *event)
@@ -467,8 +479,8 @@ static s_event_fn *const s_table[DKT_TENANT_STATE_COUNT][DKT_TEV_DRAIN + 1] = {
                             s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early},
     [DKT_TENANT_SERVING] = {s_illegal, s_on_lost, s_on_request, s_on_hashed, s_on_result, s_on_tick,
                             s_on_flush, s_on_suspend, s_on_drain},
-    [DKT_TENANT_DRAINING] = {s_illegal, s_on_lost, s_on_return, s_on_hashed, s_on_result, s_ignore,
-                             s_on_flush_draining, s_on_suspend, s_ignore},
+    [DKT_TENANT_DRAINING] = {s_illegal, s_on_lost, s_on_return, s_on_hashed, s_on_result,
+                             s_on_tick_draining, s_on_flush_draining, s_on_suspend, s_ignore},
     [DKT_TENANT_ENDED] = {s_ignore, s_ignore, s_on_return, s_ignore, s_ignore, s_ignore, s_ignore,
                           s_ignore, s_ignore},
 };

@@ -21,6 +21,9 @@ static bool s_hash(dkt_tenant_t *self, dkt_hashing_t *hashing, dkt_hash_kind_t k
 {
     dkt_hash_job_t job = {.kind = kind, .cookie = ++self->cookie_next};
     hashing->cookie = job.cookie;
+    if (kind == DKT_HASH_VERIFY) {
+        hashing->passwords_seen = self->passwords_set;
+    }
     job.password_len = password.len;
     assert(password.len < sizeof job.password);
     memcpy(job.password, password.data, password.len);
@@ -28,6 +31,13 @@ static bool s_hash(dkt_tenant_t *self, dkt_hashing_t *hashing, dkt_hash_kind_t k
         memcpy(job.hash, self->account_password, sizeof job.hash);
     }
     return self->port.hash(self->port.ctx, &job);
+}
+
+static void s_put_hashing(dkt_tenant_t *self, dkt_hashing_t *hashing)
+{
+    hashing->next = self->hashing;
+    self->hashing = hashing;
+    self->hashing_count++;
 }
 
 /* Starts with checking the password, whatever the method is; takes the work. */
@@ -38,15 +48,15 @@ static void s_verify(dkt_tenant_t *self, dkt_call_t *call)
                             NULL); /* longer than any real one */
         return;
     }
-    dkt_hashing_t *hashing = calloc(1, sizeof *hashing);
+    dkt_hashing_t *hashing =
+        self->hashing_count < DKT_HASHING_PER_TENANT_MAX ? calloc(1, sizeof *hashing) : NULL;
     if (!hashing || !s_hash(self, hashing, DKT_HASH_VERIFY, call->request.password)) {
         free(hashing);
         dkt_tenant_error_of(self, call->work, DKT_RATE_LIMITED, NULL);
         return;
     }
     hashing->work = call->work;
-    hashing->next = self->hashing;
-    self->hashing = hashing;
+    s_put_hashing(self, hashing);
 }
 
 void dkt_tenant_login(dkt_tenant_t *self, dkt_call_t *call)
@@ -65,6 +75,7 @@ static dkt_hashing_t *s_take_hashing(dkt_tenant_t *self, uint64_t cookie)
         dkt_hashing_t *hashing = *link;
         if (hashing->cookie == cookie) {
             *link = hashing->next;
+            self->hashing_count--;
             return hashing;
         }
     }
@@ -101,7 +112,16 @@ static void s_logged_in(dkt_tenant_t *self, dkt_call_t *call)
     dkt_w_cstr(&w, "expires_ms");
     dkt_w_int(&w, claims.expires_ms);
     assert(!w.failed);
-    dkt_tenant_fenced(self, call->work, bytes, w.len);
+    dkt_tenant_attach(self, call->work, bytes, w.len); /* its password may not be durable yet */
+}
+
+/* Tokens issued up to this moment die with a change. A login in the second of the last change was
+ * given the next one (above), so a second change in that second has to reach that far. */
+static int64_t s_issued_until_ms(const dkt_tenant_t *self)
+{
+    int64_t now_ms = s_whole_second_ms(self->now_ms);
+    int64_t before_ms = s_whole_second_ms(self->tokens_valid_from_ms);
+    return now_ms > before_ms ? now_ms : before_ms + MS_PER_S;
 }
 
 /* The new password goes into the gathering group, and every token issued until now dies with it. */
@@ -114,8 +134,9 @@ static void s_password_changed(dkt_tenant_t *self, dkt_call_t *call, const char 
     }
     group->has_password = true;
     memcpy(group->account_password, hash, sizeof group->account_password);
-    group->tokens_valid_from_ms = s_whole_second_ms(self->now_ms);
+    group->tokens_valid_from_ms = s_issued_until_ms(self);
     memcpy(self->account_password, hash, sizeof self->account_password);
+    self->passwords_set++;
     self->tokens_valid_from_ms = group->tokens_valid_from_ms;
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
     dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
@@ -126,8 +147,7 @@ static void s_password_changed(dkt_tenant_t *self, dkt_call_t *call, const char 
 /* The old password was right: hash the new one. */
 static void s_hash_new(dkt_tenant_t *self, dkt_call_t *call, dkt_hashing_t *hashing)
 {
-    hashing->next = self->hashing;
-    self->hashing = hashing;
+    s_put_hashing(self, hashing);
     if (!s_hash(self, hashing, DKT_HASH_CREATE, call->request.new_password)) {
         dkt_hashing_t *taken = s_take_hashing(self, hashing->cookie);
         assert(taken == hashing);
@@ -147,10 +167,14 @@ void dkt_tenant_on_hashed(dkt_tenant_t *self, const dkt_hash_job_t *job)
         free(hashing);
         return;
     }
-    if (!job->ok) {
-        dkt_tenant_error_of(self, call.work,
-                            job->kind == DKT_HASH_VERIFY ? DKT_UNAUTHENTICATED : DKT_OVERLOADED,
-                            NULL);
+    if (call.work->deadline_mono_ms <= self->mono_ms) {
+        dkt_tenant_error_of(self, call.work, DKT_DEADLINE_EXCEEDED, NULL);
+    } else if (hashing->passwords_seen != self->passwords_set) {
+        s_verify(self, &call); /* against a password that has been replaced since: again */
+    } else if (!job->ok && job->kind == DKT_HASH_VERIFY) {
+        dkt_tenant_attach_error(self, &call, DKT_UNAUTHENTICATED, NULL);
+    } else if (!job->ok) {
+        dkt_tenant_error_of(self, call.work, DKT_OVERLOADED, NULL);
     } else if (call.request.method == DKT_METHOD_LOGIN) {
         s_logged_in(self, &call);
     } else if (job->kind == DKT_HASH_VERIFY) {
@@ -218,8 +242,12 @@ static bool s_wanted(const dkt_settings_t *now, const dkt_request_t *request,
             wanted->classes[i].limit_permille = s_limit_of(now, request->classes[i].name);
         }
     }
-    for (uint8_t i = 0; (request->present & DKT_PARAM_BIT(LIMITS)) && i < request->limit_count;
-         i++) {
+    bool limits = (request->present & DKT_PARAM_BIT(LIMITS)) != 0;
+    /* The map replaces all limits, as the map of classes does: an empty one takes them away. */
+    for (uint8_t i = 0; limits && i < wanted->class_count; i++) {
+        wanted->classes[i].limit_permille = DKT_PERMILLE;
+    }
+    for (uint8_t i = 0; limits && i < request->limit_count; i++) {
         const char *name = request->limits[i].name;
         int class_index = dkt_settings_class(wanted, name, (uint32_t)strlen(name));
         if (class_index < 0) {

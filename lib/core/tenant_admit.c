@@ -74,7 +74,9 @@ static bool s_known_in_memory(dkt_tenant_t *self, dkt_call_t *call)
         dkt_memo_remove(&self->memo, memo);
         return false;
     }
-    if (field) {
+    /* While it is looked up nobody knows which of two different requests has the right to the id:
+     * the database may hold the second one's ticket. */
+    if (field && entry->state != DKT_MEMO_LOOKING) {
         dkt_tenant_fenced_error(self, call, DKT_CONFLICT, field);
         return true;
     }
@@ -101,6 +103,9 @@ static bool s_known_in_memory(dkt_tenant_t *self, dkt_call_t *call)
                            .nonce = call->slot.nonce & ~DKT_NONCE_DERIVED};
         dkt_tenant_need(self, call, &need);
         return true;
+    }
+    if (!call->row) {
+        dkt_memo_remove(&self->memo, memo); /* retention was faster than this memory */
     }
     return false;
 }
@@ -141,14 +146,16 @@ static bool s_known_in_database(dkt_tenant_t *self, dkt_call_t *call)
     return true;
 }
 
-/* The checks before the ledger's verdict, in the contract's order; true: the call is over. */
+/* The checks before the ledger's verdict, in the contract's order; true: the call is over. A hold's
+ * own slot_id names its class. */
 static bool s_before_verdict(dkt_tenant_t *self, dkt_call_t *call, int *class_index)
 {
     const dkt_request_t *request = &call->request;
     *class_index =
         dkt_settings_class(dkt_ledger_settings(self->ledger),
                            (const char *)request->ticket_type.data, request->ticket_type.len);
-    if (*class_index < 0) {
+    bool names_class = request->slot_id.data != NULL && (call->slot.nonce & DKT_NONCE_DERIVED) == 0;
+    if (*class_index < 0 || (names_class && call->slot.class_index != *class_index)) {
         dkt_tenant_fenced_error(self, call, DKT_INVALID_ARGUMENT, "ticket_type");
     } else if (self->suspended) {
         dkt_tenant_fenced_error(self, call, DKT_SUSPENDED, NULL);
@@ -157,6 +164,18 @@ static bool s_before_verdict(dkt_tenant_t *self, dkt_call_t *call, int *class_in
     }
     dkt_tenant_unlook(self, call->memo);
     return true;
+}
+
+/* Those who joined while the id was looked up are looked at again, now that more is known. */
+static void s_wake_joiners(dkt_tenant_t *self, dkt_memo_entry_t *entry)
+{
+    dkt_work_t *joiner = entry->joiners;
+    entry->joiners = NULL;
+    while (joiner) {
+        dkt_work_t *next = joiner->next;
+        dkt_works_push(&self->waiting, joiner);
+        joiner = next;
+    }
 }
 
 /* -- yes -- */
@@ -196,6 +215,7 @@ static void s_created(dkt_tenant_t *self, dkt_call_t *call, uint64_t number, dkt
     dkt_memo_entry_t *entry = dkt_memo_entry(&self->memo, call->memo);
     entry->state = DKT_MEMO_PENDING;
     entry->ticket = number;
+    s_wake_joiners(self, entry);
     self->last_ticket = number;
     self->counts.created++;
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
@@ -251,15 +271,8 @@ static void s_remember_refusal(dkt_tenant_t *self, dkt_call_t *call,
             return;
         }
     }
-    dkt_memo_entry_t *entry = dkt_memo_entry(&self->memo, call->memo);
-    dkt_work_t *joiner = entry->joiners;
-    entry->joiners = NULL;
+    s_wake_joiners(self, dkt_memo_entry(&self->memo, call->memo));
     dkt_memo_refused(&self->memo, call->memo, refusal);
-    while (joiner) {
-        dkt_work_t *next = joiner->next;
-        dkt_works_push(&self->waiting, joiner);
-        joiner = next;
-    }
 }
 
 /* -- create_ticket, allocate_slot -- */
@@ -354,16 +367,11 @@ void dkt_tenant_allocate_slot(dkt_tenant_t *self, dkt_call_t *call)
     if (s_suspect(self, call) || s_known_in_memory(self, call) || s_known_in_database(self, call)) {
         return;
     }
-    if (call->slot.nonce & DKT_NONCE_DERIVED) {
-        s_not_allocated(self, call, "taken"); /* it names a ticket's own reservation */
-        return;
-    }
     if (s_before_verdict(self, call, &class_index)) {
         return;
     }
-    if (call->slot.class_index != class_index) {
-        dkt_tenant_fenced_error(self, call, DKT_INVALID_ARGUMENT, "ticket_type");
-        dkt_tenant_unlook(self, call->memo);
+    if (call->slot.nonce & DKT_NONCE_DERIVED) {
+        s_not_allocated(self, call, "taken"); /* it names a ticket's own reservation */
         return;
     }
     dkt_place_t place;

@@ -30,9 +30,9 @@ static uint32_t s_msgid(const dkt_work_t *work)
 {
     dkt_request_t request;
     dkt_err_t err;
-    return dkt_request_decode(work->body, work->len, &request, &err) == DKT_MALFORMED
-               ? 0
-               : request.msgid;
+    dkt_status_t ignored = dkt_request_decode(work->body, work->len, &request, &err);
+    (void)ignored; /* of a malformed request it is the msgid if that could be read, else 0 */
+    return request.msgid;
 }
 
 void dkt_tenant_error(dkt_tenant_t *self, dkt_work_t *work, const dkt_err_t *err)
@@ -100,6 +100,23 @@ void dkt_tenant_fence_open(dkt_tenant_t *self)
     self->fence_len = 0;
 }
 
+void dkt_tenant_fence_expire(dkt_tenant_t *self)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < self->fenced_count; i++) {
+        const dkt_fenced_t fenced = self->fenced[i];
+        if (fenced.work->deadline_mono_ms <= self->mono_ms) {
+            dkt_tenant_error_of(self, fenced.work, DKT_DEADLINE_EXCEEDED, NULL);
+        } else {
+            self->fenced[kept++] = fenced;
+        }
+    }
+    self->fenced_count = kept;
+    if (kept == 0) {
+        self->fence_len = 0;
+    }
+}
+
 void dkt_tenant_fenced_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
                              const char *field)
 {
@@ -138,6 +155,17 @@ void dkt_tenant_attach(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *byte
     } else {
         dkt_tenant_fenced(self, work, bytes, len);
     }
+}
+
+void dkt_tenant_attach_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
+                             const char *field)
+{
+    uint8_t bytes[DKT_ANSWER_BYTES_MAX];
+    dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
+    dkt_err_t err = s_error_of(status, field);
+    dkt_answer_error(&w, call->request.msgid, &err);
+    assert(!w.failed);
+    dkt_tenant_attach(self, call->work, bytes, w.len);
 }
 
 void dkt_tenant_attach_status(dkt_tenant_t *self, dkt_call_t *call, const char *status)

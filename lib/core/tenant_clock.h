@@ -16,9 +16,10 @@
 #define DKT_CLOCK_BEHIND_MAX_MS 60000 /* behind the last journal row by more: stay closed */
 
 typedef struct {
-    int64_t base_ms;      /* tenant time at base_mono_ms */
+    int64_t base_us;      /* tenant time at base_mono_ms: microseconds, or readings closer than a
+                             second would each drop the millisecond that is being slewed in */
     int64_t base_mono_ms; /* monotonic */
-    int64_t slew_ms;      /* still to be slewed in, either sign */
+    int64_t slew_us;      /* still to be slewed in, either sign */
 } dkt_tenant_clock_t;
 
 /* Starts at max (db_ms, last_journal_ms). CONFLICT: the database's clock is so far behind its own

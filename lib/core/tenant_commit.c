@@ -206,21 +206,6 @@ static void s_flush_read(dkt_tenant_t *self)
     self->port.submit(self->port.ctx, &batch);
 }
 
-static const dkt_ticket_row_t *s_find_row(const dkt_store_result_t *result, const dkt_need_t *need,
-                                          bool by_nonce)
-{
-    uint32_t found_count = result->ticket_count - result->listed_count;
-    for (uint32_t i = 0; i < found_count; i++) {
-        const dkt_ticket_row_t *row = &result->tickets[i];
-        if (by_nonce      ? row->hold_nonce == need->nonce
-            : need->by_id ? memcmp(row->request_id.bytes, need->id.bytes, DKT_UUID_BYTES) == 0
-                          : row->number == need->number) {
-            return row;
-        }
-    }
-    return NULL;
-}
-
 static void s_handle_again(dkt_tenant_t *self, const dkt_store_result_t *result,
                            const dkt_need_t *need)
 {
@@ -237,11 +222,13 @@ static void s_handle_again(dkt_tenant_t *self, const dkt_store_result_t *result,
     call.memo = need->memo;
     call.looked = true;
     call.result = result;
-    if (!need->list && (need->by_id || need->number)) {
-        call.row = s_find_row(result, need, false);
+    if (need->by_id) {
+        call.row = dkt_rows_by_id(&self->rows, &need->id);
+    } else if (need->number && !need->list) {
+        call.row = dkt_rows_by_number(&self->rows, need->number);
     }
     if (need->nonce) {
-        call.taken = s_find_row(result, need, true);
+        call.taken = dkt_rows_by_nonce(&self->rows, need->nonce);
     }
     dkt_tenant_handle(self, &call);
 }
@@ -255,6 +242,7 @@ static void s_on_read(dkt_tenant_t *self, const dkt_store_result_t *result)
     self->reading = NULL; /* a handler may need a look again */
     self->reading_count = 0;
     self->reading_max = 0;
+    dkt_rows_index(&self->rows, result->tickets, result->ticket_count - result->listed_count);
     for (uint32_t i = 0; i < count; i++) {
         if (self->failed) {
             dkt_tenant_drop_need(self, &reading[i]);
@@ -363,6 +351,9 @@ static void s_flush_guard(dkt_tenant_t *self)
 
 void dkt_tenant_flush(dkt_tenant_t *self)
 {
+    if (self->failed) {
+        return; /* the group may rest on a work that has left already */
+    }
     s_flush_group(self);
     if (!self->failed) {
         s_flush_read(self);
@@ -377,6 +368,9 @@ static void s_on_failed(dkt_tenant_t *self, const dkt_store_result_t *result)
 {
     dkt_tenant_fail(self, result->text[0] ? result->text : "the database did not answer");
     self->failed_outcome = result->kind == DKT_BATCH_COMMIT ? result->outcome : DKT_STORE_UNKNOWN;
+    if (result->kind == DKT_BATCH_COMMIT) {
+        memcpy(self->failed_sqlstate, result->sqlstate, sizeof self->failed_sqlstate);
+    }
     self->end.stale = strcmp(result->sqlstate, SQLSTATE_STALE_EPOCH) == 0;
 }
 

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/core/tenant_impl.h"
 
@@ -51,12 +52,26 @@ static void s_note_suspects(dkt_tenant_t *self, const dkt_group_t *group)
     self->end.suspects = self->suspects;
 }
 
+/* Whose fault is a refusal? Of the moment or the place (stale epoch, past not_after, resources,
+ * locks, an operator), not of the requests, unless the database says something about the data. */
+static bool s_refused_for_data(const dkt_tenant_t *self)
+{
+    static const char *const elsewhere[] = {"DK001", "DK002", "25", "40", "53",
+                                            "54",    "55",    "57", "58", "F0"};
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++) {
+        if (strncmp(self->failed_sqlstate, elsewhere[i], strlen(elsewhere[i])) == 0) {
+            return false;
+        }
+    }
+    return self->failed_outcome == DKT_STORE_REFUSED;
+}
+
 /* What becomes of a group's requests when the tenant ends with it unfinished. `sent`: it was on its
  * way to the database, so its outcome is the next owner's to find out; otherwise nothing happened.
  */
 static void s_end_group(dkt_tenant_t *self, dkt_group_t *group, bool sent)
 {
-    bool refused_alone = sent && group->solo && self->failed_outcome == DKT_STORE_REFUSED;
+    bool refused_alone = sent && group->solo && s_refused_for_data(self);
     for (uint32_t i = 0; i < group->reply_count; i++) {
         dkt_reply_t *reply = &group->replies[i];
         dkt_work_t *joiner =
@@ -93,6 +108,7 @@ static void s_end_lists(dkt_tenant_t *self)
     while (self->hashing) {
         dkt_hashing_t *hashing = self->hashing;
         self->hashing = hashing->next;
+        self->hashing_count--;
         dkt_tenant_give_back(self, hashing->work);
         free(hashing);
     }
@@ -116,10 +132,12 @@ void dkt_tenant_finish(dkt_tenant_t *self, bool clean, const char *text)
         snprintf(self->end.text, sizeof self->end.text, "%s", text);
     }
     if (self->inflight) {
-        if (!self->inflight->solo || self->failed_outcome != DKT_STORE_REFUSED) {
+        bool sent = self->failed_outcome != DKT_STORE_LOST;
+        bool refused = self->failed_outcome == DKT_STORE_REFUSED;
+        if (sent && (!refused || (s_refused_for_data(self) && !self->inflight->solo))) {
             s_note_suspects(self, self->inflight);
         }
-        s_end_group(self, self->inflight, self->failed_outcome != DKT_STORE_LOST);
+        s_end_group(self, self->inflight, sent);
         self->inflight = NULL;
     }
     s_end_group(self, self->gathering, false);

@@ -73,12 +73,15 @@ void dkt_tenant_handoff_load(dkt_tenant_t *self)
     self->handoff_len = 0;
 }
 
+/* Without memory for all of them the body ends where it is, and the caller drops it: a hold that is
+ * not passed on would count as released. */
 static void s_write_hold(void *ctx, uint64_t nonce, uint8_t class_index, dkt_place_t place,
                          int64_t expires_ms)
 {
     dkt_group_t *group = ctx;
-    if (!dkt_grow((void **)&group->handoff, &group->handoff_max, group->handoff_len + HOLD_BYTES,
-                  1)) {
+    if (group->handoff_len == 0 || !dkt_grow((void **)&group->handoff, &group->handoff_max,
+                                             group->handoff_len + HOLD_BYTES, 1)) {
+        group->handoff_len = 0;
         return;
     }
     uint8_t *at = group->handoff + group->handoff_len;

@@ -47,7 +47,17 @@ typedef struct dkt_hashing {
     struct dkt_hashing *next;
     dkt_work_t *work;
     uint64_t cookie;
+    uint32_t passwords_seen; /* what `passwords_set` was: the password may change meanwhile */
 } dkt_hashing_t;
+
+/* The rows of a READ by their keys: open addressing, row number + 1, 0 is empty. Without memory it
+ * has no places, and rows are looked for one by one. */
+typedef struct {
+    const dkt_ticket_row_t *rows;
+    uint32_t count;
+    uint32_t *places;
+    uint32_t place_count, place_max;
+} dkt_rows_t;
 
 #define DKT_NEEDS_MAX 1024 /* works in one READ: as many as in one group */
 
@@ -87,10 +97,12 @@ struct dkt_tenant {
     uint8_t *fence_bytes;
     uint32_t fence_len, fence_max;
     dkt_hashing_t *hashing;
+    uint32_t hashing_count; /* bounded by DKT_HASHING_PER_TENANT_MAX */
     uint64_t cookie_next;
 
     dkt_revoked_set_t revoked;
     char account_password[DKT_HASH_TEXT_BYTES];
+    uint32_t passwords_set; /* since activation */
     char sub_domain[DKT_ID_CHARS_MAX * 2];
     int64_t tokens_valid_from_ms;
 
@@ -98,9 +110,11 @@ struct dkt_tenant {
     dkt_uuid_t *read_ids;
     uint64_t *read_numbers, *read_nonces;
     uint32_t read_id_max, read_number_max, read_nonce_max;
+    dkt_rows_t rows; /* of the READ being handled */
 
     bool failed; /* inside a step: ends the tenant when the step is over; the text is in `end` */
     dkt_store_outcome_t failed_outcome; /* of the group in flight */
+    char failed_sqlstate[6];            /* why the database refused it; "" if it did not */
     uint8_t *page;                      /* long answers: DKT_PAGE_BYTES */
     dkt_tenant_end_t end;
     dkt_uuid_t *suspects;
@@ -128,6 +142,12 @@ static inline bool dkt_works_empty(const dkt_works_t *works)
 {
     return !works->head;
 }
+/* -- tenant_rows.c -- */
+void dkt_rows_index(dkt_rows_t *self, const dkt_ticket_row_t *rows, uint32_t count);
+const dkt_ticket_row_t *dkt_rows_by_id(const dkt_rows_t *self, const dkt_uuid_t *id);
+const dkt_ticket_row_t *dkt_rows_by_number(const dkt_rows_t *self, uint64_t number);
+const dkt_ticket_row_t *dkt_rows_by_nonce(const dkt_rows_t *self, uint64_t nonce);
+
 void dkt_works_push(dkt_works_t *works, dkt_work_t *work);
 dkt_work_t *dkt_works_pop(dkt_works_t *works);
 
@@ -172,8 +192,12 @@ void dkt_tenant_fenced_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t 
 void dkt_tenant_fenced_status(dkt_tenant_t *self, dkt_call_t *call, const char *status);
 /* Lets fenced answers go if the proof is fresh. */
 void dkt_tenant_fence_open(dkt_tenant_t *self);
+/* Fenced answers whose budget is over, because no proof came in time, become deadline_exceeded. */
+void dkt_tenant_fence_expire(dkt_tenant_t *self);
 /* After everything decided so far is durable; fenced if nothing is pending. */
 void dkt_tenant_attach(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *bytes, size_t len);
+void dkt_tenant_attach_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
+                             const char *field);
 void dkt_tenant_attach_status(dkt_tenant_t *self, dkt_call_t *call, const char *status);
 /* Into the gathering group, as the answer of a decision. */
 void dkt_tenant_decided(dkt_tenant_t *self, dkt_call_t *call, uint32_t memo, const dkt_w_t *w);

@@ -125,7 +125,7 @@ void dkt_tenant_list_tickets(dkt_tenant_t *self, dkt_call_t *call)
         dkt_need_t need = {.list = true,
                            .number = after,
                            .list_state = call->request.state,
-                           .list_limit = call->request.limit};
+                           .list_limit = call->request.limit + 1}; /* is there more? */
         dkt_tenant_need(self, call, &need);
         return;
     }
@@ -135,8 +135,9 @@ void dkt_tenant_list_tickets(dkt_tenant_t *self, dkt_call_t *call)
     }
     uint32_t count = call->result->listed_count;
     const dkt_ticket_row_t *rows = call->result->tickets + call->result->ticket_count - count;
-    uint32_t fitting = s_fitting(self, rows, count);
-    bool more = fitting < count || count == call->request.limit;
+    uint32_t wanted = count < call->request.limit ? count : call->request.limit;
+    uint32_t fitting = s_fitting(self, rows, wanted);
+    bool more = fitting < count;
     dkt_w_t w = dkt_w_init(self->page, DKT_PAGE_BYTES);
     dkt_answer_begin(&w, call->request.msgid, more ? 3 : 2);
     dkt_w_cstr(&w, "status");

@@ -22,6 +22,13 @@ static void s_lost_memory(dkt_tenant_t *self, dkt_call_t *call)
     dkt_tenant_error_of(self, call->work, DKT_UNAVAILABLE, NULL);
 }
 
+/* Open in the database and not in the ledger: another owner has made it, or memory is wrong. */
+static void s_lost_open(dkt_tenant_t *self, dkt_call_t *call)
+{
+    dkt_tenant_fail(self, "the ledger has lost an open ticket of the database");
+    dkt_tenant_error_of(self, call->work, DKT_UNAVAILABLE, NULL);
+}
+
 static void s_cancel_open(dkt_tenant_t *self, dkt_call_t *call, const dkt_promise_t *promise)
 {
     bool freed = dkt_ledger_cancel(self->ledger, self->now_ms, promise->ticket);
@@ -44,10 +51,23 @@ static void s_cancel_open(dkt_tenant_t *self, dkt_call_t *call, const dkt_promis
     dkt_tenant_decided(self, call, DKT_MEMO_NONE, &w);
 }
 
+/* The live promise, if there is one. A deadline that has passed is flagged first: the tick comes a
+ * little later for most, and a ticket that ends before it would be breached without an event. */
+static bool s_find_live(dkt_tenant_t *self, uint64_t number, dkt_promise_t *promise)
+{
+    bool live = dkt_ledger_find(self->ledger, number, promise);
+    if (live && self->now_ms > promise->deadline_ms) {
+        const uint32_t no_minute = 0; /* nothing is dispatched here */
+        dkt_ledger_tick(self->ledger, self->now_ms, no_minute, dkt_tenant_change, self);
+        live = dkt_ledger_find(self->ledger, number, promise);
+    }
+    return live;
+}
+
 void dkt_tenant_cancel_ticket(dkt_tenant_t *self, dkt_call_t *call)
 {
     dkt_promise_t promise;
-    if (dkt_ledger_find(self->ledger, call->number, &promise)) {
+    if (s_find_live(self, call->number, &promise)) {
         if (promise.state == DKT_TICKET_OPEN) {
             s_cancel_open(self, call, &promise);
         } else {
@@ -65,6 +85,10 @@ void dkt_tenant_cancel_ticket(dkt_tenant_t *self, dkt_call_t *call)
         return;
     }
     dkt_ticket_state_t state = pending ? pending->row.state : call->row->state;
+    if (state == DKT_TICKET_OPEN) {
+        s_lost_open(self, call);
+        return;
+    }
     dkt_tenant_attach_status(self, call, state == DKT_TICKET_CANCELLED ? "cancelled" : "too_late");
 }
 
@@ -118,7 +142,7 @@ static void s_resolve_past(dkt_tenant_t *self, dkt_call_t *call, const dkt_effec
         s_resolved(self, call, resolved_ms <= row->deadline_ms, false);
         return;
     case DKT_TICKET_CANCELLED:
-        dkt_tenant_fenced_error(self, call, DKT_CONFLICT, "ticket_id");
+        dkt_tenant_attach_error(self, call, DKT_CONFLICT, "ticket_id");
         return;
     case DKT_TICKET_DISPATCHED: {
         char class_name[DKT_CLASS_NAME_BYTES_MAX + 1] = "";
@@ -137,14 +161,13 @@ static void s_resolve_past(dkt_tenant_t *self, dkt_call_t *call, const dkt_effec
     case DKT_TICKET_STATE_COUNT:
         break;
     }
-    dkt_tenant_fail(self, "the ledger has lost an open ticket of the database");
-    dkt_tenant_error_of(self, call->work, DKT_UNAVAILABLE, NULL);
+    s_lost_open(self, call);
 }
 
 void dkt_tenant_resolve_ticket(dkt_tenant_t *self, dkt_call_t *call)
 {
     dkt_promise_t promise;
-    if (dkt_ledger_find(self->ledger, call->number, &promise)) {
+    if (s_find_live(self, call->number, &promise)) {
         bool live = dkt_ledger_resolve(self->ledger, self->now_ms, call->number);
         assert(live);
         (void)live;

@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from fleet import DOCKET, Fleet  # noqa: E402 the path comes first
+from client import LEVELS, Client, Tenant, early_in_minute, own_source  # noqa: E402
+from fleet import DOCKET, Fleet, wait_until  # noqa: E402 the path comes first
 
 
 def pytest_sessionstart(session):
@@ -23,6 +24,12 @@ def open_folder(**where):
     folder = tempfile.mkdtemp(**where)
     os.chmod(folder, 0o755)
     return folder
+
+
+def discard(fleet):
+    """Ends a fleet whose data nobody wants: an orderly stop would write its many databases down."""
+    fleet.scan_logs()
+    fleet.kill_everything()
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +52,7 @@ def fleet(session_folder):
     """One broker and two workers for all tests that do no harm to them."""
     with Fleet(session_folder, data=os.path.join(session_folder, "shared")) as running:
         yield running
+        discard(running)
 
 
 @pytest.fixture
@@ -60,3 +68,69 @@ def new_fleet(folder):
     yield make
     for one in made:
         one.close()
+
+
+# -- tenants on the shared fleet -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def internal(fleet):
+    """A service inside: a connection to the internal endpoint."""
+    with Client(fleet.internal, keys=fleet.keys) as client:
+        yield client
+
+
+@pytest.fixture
+def public(fleet):
+    """A connection of the test's own, from an address of its own."""
+    with Client(fleet.public, source=own_source()) as client:
+        yield client
+
+
+@pytest.fixture
+def new_tenant(fleet):
+    made = []
+
+    def make(resolvers=None):
+        made.append(Tenant(fleet, resolvers))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def tenant(new_tenant):
+    """Fresh: nobody has asked it for anything."""
+    return new_tenant()
+
+
+@pytest.fixture(scope="session")
+def roomy(fleet):
+    """A tenant with room for everybody, for tests that leave its settings alone."""
+    one = Tenant(fleet, resolvers=64)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def other(fleet):
+    """Somebody else."""
+    one = Tenant(fleet)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def early(fleet, internal):
+    """Made early in the run, so that its minutes have come when the tests of time look at it."""
+    one = Tenant(fleet)
+    wait_until(lambda: early_in_minute(5), 15)
+    internal.call("set_tenant", client_id=one.client_id, resolvers=2,
+                  classes={"express": 2, **LEVELS})
+    one.express = one.create("express")
+    one.gold = one.create("gold")
+    one.later = [one.create("gold") for _ in range(4)]
+    yield one
+    one.close()

@@ -69,6 +69,7 @@ typedef struct {
     uint32_t session;
     bool dead, stopped, starting;
     int64_t last_apply_us;
+    int64_t last_result_us; /* results come in the order of the batches, as on one connection */
     int64_t tick_at_us; /* the earliest tick under way; 0: none */
     dkt_table_version_t table;
     int64_t lock_refused_since_ms;

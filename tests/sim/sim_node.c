@@ -282,6 +282,7 @@ void sim_start(world_t *self, uint32_t index)
     node->session = ++self->session_next;
     self->session_open[node->session] = true;
     node->last_apply_us = self->now_us;
+    node->last_result_us = self->now_us;
     self->summary.activations++;
     dkt_tenant_event_t connected = {.kind = DKT_TEV_CONNECTED};
     sim_step(self, index, &connected);

@@ -110,7 +110,10 @@ static void s_on_apply(world_t *self, event_t *event)
         sim_schedule(self, 100, (event_t){.kind = EV_CLOSE, .session = event->session});
         return;
     }
-    sim_schedule(self, 50 + sim_below(self, 1000),
+    node_t *node = &self->nodes[event->node];
+    int64_t at_us = self->now_us + 50 + sim_below(self, 1000);
+    node->last_result_us = at_us > node->last_result_us ? at_us : node->last_result_us + 1;
+    sim_schedule(self, node->last_result_us - self->now_us,
                  (event_t){.kind = EV_RESULT,
                            .node = event->node,
                            .generation = event->generation,
@@ -220,12 +223,16 @@ static bool s_park(world_t *self, const event_t *event)
     return true;
 }
 
+static void s_handle(world_t *self, event_t *event);
+static void s_free_event(event_t *event);
+
 static void s_wake(world_t *self, uint32_t index)
 {
     node_t *node = &self->nodes[index];
     node->stopped = false;
     for (uint32_t i = 0; i < node->parked_count; i++) {
-        sim_schedule(self, i, node->parked[i]);
+        s_handle(self, &node->parked[i]);
+        s_free_event(&node->parked[i]);
     }
     node->parked_count = 0;
 }

@@ -175,7 +175,7 @@ static void test_worker_directory_ends_dead_holders_only(void **state)
     PGconn *alive = support_pg_connect(s_control.pg, "t_holder", NULL);
     support_pg_exec(alive, "set application_name ="
                            " 'docket/other/22222222222222222222222222222222'");
-    support_pg_exec(alive, "select pg_advisory_lock (110386840822132)");
+    support_pg_exec(alive, "select pg_advisory_lock (110429572130164)");
     dkt_mail_post_kind(env.directory_box, DKT_MAIL_REFRESH);
     for (int i = 0; i < 2; i++) {
         dkt_holder_mail_t *ask = dkt_mail_alloc(sizeof *ask);
