@@ -3,8 +3,7 @@
 
 #include <time.h>
 
-#define S_STEP_BITS 2 /* 4 steps in a power of two: a percentile is at most 19 % above the truth   \
-                       */
+#define S_STEP_BITS 2 /* 4 steps in a power of two: percentiles are at most 25 % too large */
 #define S_US_PER_S  1000000
 #define S_NS_PER_US 1000
 

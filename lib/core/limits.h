@@ -71,7 +71,7 @@
 
 /* -- relay of events -- */
 #define DKT_RELAY_WINDOW         64  /* messages of one tenant without an acknowledgement */
-#define DKT_RELAY_ROWS_MAX       128 /* journal rows of one tenant in memory; the rest is read again */
+#define DKT_RELAY_ROWS_MAX       128 /* journal rows of one tenant in memory; others: read again */
 #define DKT_RELAY_READ_MAX       64  /* journal rows of one read */
 #define DKT_RELAY_MESSAGES_MAX   64  /* of one journal row: a bit each */
 #define DKT_RELAY_EVENTS_MAX     1024 /* of one message: at most 600 bytes each, 1 MiB in all */
