@@ -47,7 +47,7 @@ struct dkt_relay_thread {
     pthread_t thread;
     dkt_wire_t *wire;
     bool connected, broken;
-    int64_t retry_mono_ms, complained_mono_ms, stats_mono_ms, now_mono_ms;
+    int64_t retry_mono_ms, complain_mono_ms, stats_mono_ms, now_mono_ms;
     dkt_relay_mark_t stream;
     uint64_t token_next;
     uint32_t open_count; /* of all tenants */
@@ -332,12 +332,19 @@ static bool s_take_mail(dkt_relay_thread_t *self, bool *any)
 
 /* -- connection -- */
 
+static void s_complain(dkt_relay_thread_t *self, const char *text)
+{
+    if (self->now_mono_ms >= self->complain_mono_ms) {
+        self->complain_mono_ms = self->now_mono_ms + S_SILENCE_MS;
+        dkt_log(DKT_LOG_WARN, "NATS: %s; events wait in the journals", text);
+    }
+}
+
 static void s_break(dkt_relay_thread_t *self)
 {
-    dkt_log(DKT_LOG_WARN, "NATS: the connection is over, or the stream refuses");
+    s_complain(self, "the connection is over, or the stream takes nothing");
     self->connected = self->broken = false;
     self->retry_mono_ms = self->now_mono_ms + DKT_NATS_RETRY_MS;
-    self->complained_mono_ms = self->now_mono_ms;
     memset(self->slots, 0, sizeof self->slots);
     s_step_all(self, &(dkt_relay_event_t){.kind = DKT_RELAY_BREAK});
     self->broken = false;
@@ -350,10 +357,7 @@ static void s_connect(dkt_relay_thread_t *self)
     if (!dkt_wire_connect(self->wire, &self->stream, text)) {
         self->now_mono_ms = dkt_clock_mono_ms();
         self->retry_mono_ms = self->now_mono_ms + DKT_NATS_RETRY_MS;
-        if (self->now_mono_ms - self->complained_mono_ms >= S_SILENCE_MS) {
-            self->complained_mono_ms = self->now_mono_ms;
-            dkt_log(DKT_LOG_WARN, "NATS: %s; events wait in the journals", text);
-        }
+        s_complain(self, text);
         return;
     }
     dkt_log(DKT_LOG_INFO, "NATS: connected, the stream has %llu messages",

@@ -11,6 +11,7 @@
 
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
+#include "workers/srv.h"
 
 #define S_CONNECT_MS     1000
 #define S_API_MS         1000
@@ -32,6 +33,7 @@ struct dkt_wire {
     jsCtx *js;
     natsSubscription *acks;
     natsInbox *inbox;
+    dkt_srv_t srv;
 };
 
 static bool s_good(natsStatus status)
@@ -84,11 +86,13 @@ dkt_wire_t *dkt_wire_new(dkt_env_t *env)
         return NULL;
     }
     self->env = env;
+    dkt_srv_init(&self->srv, "docket-worker", env->node, env->incarnation.bytes);
     snprintf(name, sizeof name, "docket-worker %s", env->node);
     bool good = s_good(natsOptions_Create(&self->options)) &&
                 s_good(natsOptions_SetURL(self->options, env->nats)) &&
                 s_good(natsOptions_SetName(self->options, name)) &&
                 s_good(natsOptions_SetNKeyFromSeed(self->options, public_key, path)) &&
+                s_good(natsOptions_UseGlobalMessageDelivery(self->options, true)) &&
                 s_good(natsOptions_SetAllowReconnect(self->options, false)) &&
                 s_good(natsOptions_SetTimeout(self->options, S_CONNECT_MS)) &&
                 s_good(natsOptions_SetWriteDeadline(self->options, S_WRITE_MS)) &&
@@ -104,6 +108,7 @@ dkt_wire_t *dkt_wire_new(dkt_env_t *env)
 
 void dkt_wire_close(dkt_wire_t *self)
 {
+    dkt_srv_close(&self->srv);
     natsSubscription_Destroy(self->acks);
     jsCtx_Destroy(self->js);
     natsConnection_Destroy(self->connection);
@@ -144,6 +149,8 @@ static natsStatus s_make_stream(dkt_wire_t *self, jsStreamInfo **info, jsErrCode
     config.SubjectsLen = 1;
     config.Storage = js_FileStorage;
     config.MaxAge = DKT_RELAY_KEEP_DAYS * S_DAY_NS;
+    config.MaxBytes = DKT_RELAY_STREAM_BYTES; /* the oldest go: a full stream would stop them all */
+    config.Discard = js_DiscardOld;
     config.Duplicates = S_DUPLICATES_NS;
     config.AllowDirect = true;
     return js_AddStream(info, self->js, &config, NULL, code);
@@ -183,6 +190,9 @@ bool dkt_wire_connect(dkt_wire_t *self, dkt_relay_mark_t *stream, char text[DKT_
     }
     if (s_good(status)) {
         status = natsConnection_Subscribe(&self->acks, self->connection, subject, s_on_ack, self);
+    }
+    if (s_good(status) && !dkt_srv_listen(&self->srv, self->connection)) {
+        status = NATS_ERR;
     }
     if (s_good(status) && dkt_wire_stream(self, stream)) {
         return true;

@@ -85,6 +85,7 @@
 #define DKT_RELAY_OPEN_MAX       4096 /* messages of one worker without an acknowledgement */
 #define DKT_RELAY_TURN_MS        10   /* the relay gathers this long: few wake-ups, no latency */
 #define DKT_RELAY_KEEP_DAYS      7    /* of the stream, as of the journal */
+#define DKT_RELAY_STREAM_BYTES   INT64_C(2147483648) /* of the stream: 4 million events */
 #define DKT_RELAY_WAKE_MS        60000 /* a tenant that closes with events unpublished is woken */
 #define DKT_NATS_RETRY_MS        250  /* between two tries to connect */
 
