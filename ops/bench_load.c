@@ -6,6 +6,7 @@
  */
 #include "ops/bench_load.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -241,12 +242,18 @@ static bool s_run(dkt_bench_t *self)
     for (int64_t now_us = start_us; now_us < end_us; now_us = dkt_mono_us()) {
         if (!self->counting && now_us >= start_us + S_WARM_UP_US) {
             self->counting = true;
+            dkt_bench_cpu_read(self->options.fleet, &self->cpu);
             self->counted_from_us = now_us;
         }
         s_ask_due(self, start_us, &made);
         s_poll(self);
     }
     self->seconds = (double)(dkt_mono_us() - self->counted_from_us) / S_SECOND_US;
+    dkt_bench_cpu_t end;
+    dkt_bench_cpu_read(self->options.fleet, &end);
+    for (int i = 0; i < DKT_BENCH_CPU_COUNT; i++) {
+        self->cpu.us[i] = end.us[i] - self->cpu.us[i];
+    }
     /* What is answered after the end is not counted, but waited for. */
     self->counting = false;
     int64_t drain_ms = dkt_mono_ms() + S_DRAIN_MS;
@@ -276,6 +283,7 @@ static void s_usage(FILE *out)
           "  --rate N             open loop: so many requests per second\n"
           "  --batch N            requests in one message, default 256\n"
           "  --postgres URI       tell fsync and synchronous_commit\n"
+          "  --fleet PID          of docket up: tell the CPU time of a request, by process\n"
           "  --json               one line of JSON\n"
           "  --svg FILE           requests per second as a plot\n",
           out);
@@ -325,6 +333,7 @@ static bool s_take(dkt_bench_options_t *options, const char *word, const char *v
                    {"--in-flight", &options->in_flight, DKT_OPEN_PER_CONNECTION_MAX},
                    {"--rate", &options->rate, S_RATE_MAX},
                    {"--batch", &options->batch, DKT_FRAMES_PER_MESSAGE_MAX},
+                   {"--fleet", &options->fleet, INT_MAX},
                    {"--resolvers", &options->resolvers, DKT_RESOLVERS_MAX}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         if (strcmp(word, texts[i].word) == 0) {

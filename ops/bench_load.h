@@ -16,6 +16,7 @@
 #include "lib/core/histogram.h"
 #include "lib/core/limits.h"
 #include "lib/docket.h"
+#include "ops/bench_cpu.h"
 
 #define DKT_BENCH_TENANTS_MAX 1000
 #define DKT_BENCH_SECONDS_MAX 3600
@@ -34,7 +35,7 @@ extern const char *const dkt_bench_modes[DKT_BENCH_MODE_COUNT];
 
 typedef struct {
     const char *endpoint, *internal, *keys, *postgres, *svg;
-    int tenants, seconds, in_flight, rate, batch, resolvers;
+    int tenants, seconds, in_flight, rate, batch, resolvers, fleet;
     dkt_bench_mode_t mode;
     bool json;
 } dkt_bench_options_t;
@@ -57,7 +58,8 @@ typedef struct {
     uint64_t asked, created, refused, cancelled, held, other, errors, silences;
     uint64_t per_second[DKT_BENCH_SECONDS_MAX];
     uint64_t random;
-    double seconds; /* that were counted */
+    double seconds;      /* that were counted */
+    dkt_bench_cpu_t cpu; /* used while it was counted */
     char error_text[200];
     dkt_histogram_t latency;
 } dkt_bench_t;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <libpq-fe.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -55,12 +56,30 @@ bool dkt_bench_settings(const char *uri, dkt_bench_settings_t *out)
 
 typedef struct {
     int ping_fd, pong_fd;
+    cpu_set_t core; /* of the thread that echoes; another than the caller's, if there is one */
 } s_pair_t;
+
+/* The first allowed core into `one`, the last into `other`. */
+static void s_two_cores(const cpu_set_t *allowed, cpu_set_t *one, cpu_set_t *other)
+{
+    CPU_ZERO(one);
+    CPU_ZERO(other);
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        if (CPU_ISSET(i, allowed)) {
+            if (CPU_COUNT(one) == 0) {
+                CPU_SET(i, one);
+            }
+            CPU_ZERO(other);
+            CPU_SET(i, other);
+        }
+    }
+}
 
 static void *s_echo(void *arg)
 {
     const s_pair_t *pair = arg;
     uint64_t value = 0;
+    (void)sched_setaffinity(0, sizeof pair->core, &pair->core);
     for (int i = 0; i < S_PINGPONG_ROUNDS; i++) {
         if (read(pair->ping_fd, &value, sizeof value) != sizeof value ||
             write(pair->pong_fd, &value, sizeof value) != sizeof value) {
@@ -73,10 +92,15 @@ static void *s_echo(void *arg)
 uint64_t dkt_bench_pingpong_us(void)
 {
     static dkt_histogram_t histogram;
-    s_pair_t pair = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)};
+    s_pair_t pair = {.ping_fd = eventfd(0, EFD_CLOEXEC), .pong_fd = eventfd(0, EFD_CLOEXEC)};
+    cpu_set_t allowed, own;
     pthread_t thread;
     uint64_t value = 1;
     memset(&histogram, 0, sizeof histogram);
+    /* On one core a hop is a switch without a wake-up: not what the processes of a fleet see. */
+    (void)sched_getaffinity(0, sizeof allowed, &allowed);
+    s_two_cores(&allowed, &own, &pair.core);
+    (void)sched_setaffinity(0, sizeof own, &own);
     if (pair.ping_fd >= 0 && pair.pong_fd >= 0 &&
         pthread_create(&thread, NULL, s_echo, &pair) == 0) {
         for (int i = 0; i < S_PINGPONG_ROUNDS; i++) {
@@ -89,6 +113,7 @@ uint64_t dkt_bench_pingpong_us(void)
         }
         pthread_join(thread, NULL);
     }
+    (void)sched_setaffinity(0, sizeof allowed, &allowed);
     close(pair.ping_fd);
     close(pair.pong_fd);
     return dkt_histogram_at(&histogram, S_P50);
@@ -138,6 +163,11 @@ static void s_plot(const dkt_bench_t *self)
 
 /* -- figures ---------------------------------------------------------------------------------- */
 
+static double s_cpu(const dkt_bench_t *self, int role)
+{
+    return self->latency.count ? self->cpu.us[role] / (double)self->latency.count : 0;
+}
+
 static void s_report_json(const dkt_bench_t *self, const dkt_bench_settings_t *settings,
                           uint64_t pingpong_us)
 {
@@ -152,6 +182,9 @@ static void s_report_json(const dkt_bench_t *self, const dkt_bench_settings_t *s
            (unsigned long long)dkt_histogram_at(&self->latency, S_P99),
            (unsigned long long)dkt_histogram_at(&self->latency, S_P999),
            (unsigned long long)self->latency.max_us);
+    for (int i = 0; i < (options->fleet ? DKT_BENCH_CPU_COUNT : 1); i++) {
+        printf("\"cpu_%s_us\": %.3f, ", dkt_bench_cpu_names[i], s_cpu(self, i));
+    }
     printf("\"created\": %llu, \"refused\": %llu, \"held\": %llu, \"cancelled\": %llu, "
            "\"other\": %llu, \"errors\": %llu, \"silences\": %llu, \"pingpong_p50_us\": %llu, "
            "\"postgres\": \"%s\", \"fsync\": \"%s\", \"synchronous_commit\": \"%s\"}\n",
@@ -183,7 +216,11 @@ static void s_report_text(const dkt_bench_t *self, const dkt_bench_settings_t *s
            (double)dkt_histogram_at(&self->latency, S_P99) / 1000.0,
            (double)dkt_histogram_at(&self->latency, S_P999) / 1000.0,
            (double)self->latency.max_us / 1000.0);
-    printf("%12.3f ms p50 of a bare eventfd ping-pong between two threads here\n",
+    printf("CPU us per request:");
+    for (int i = 0; i < (options->fleet ? DKT_BENCH_CPU_COUNT : 1); i++) {
+        printf(" %s %.2f", dkt_bench_cpu_names[i], s_cpu(self, i));
+    }
+    printf("\n%12.3f ms p50 of a bare eventfd ping-pong between two threads here\n",
            (double)pingpong_us / 1000.0);
     printf("created %llu, refused %llu, held %llu, cancelled %llu, other %llu; "
            "errors %llu, without answer %llu\n",

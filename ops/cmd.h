@@ -13,6 +13,7 @@ int dkt_cmd_ticket_main(int argc,
 int dkt_cmd_tenant_main(int argc, char **argv); /* get set list suspend resume availability */
 int dkt_demo_main(int argc, char **argv);
 int dkt_bench_load_main(int argc, char **argv);    /* docket bench load */
+int dkt_bench_chain_main(int argc, char **argv);   /* docket bench chain */
 int dkt_bench_plpgsql_main(int argc, char **argv); /* docket bench plpgsql */
 
 #endif

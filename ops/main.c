@@ -31,7 +31,7 @@ static const s_command_t s_commands[] = {
     {"top", dkt_top_main, "what every worker does, once a second"},
     {"worker", dkt_worker_main, "one more worker for a running fleet"},
     {"broker", dkt_broker_main, "one more broker for a running fleet"},
-    {"bench", s_bench_main, "measure: policy | ledger | load | plpgsql"},
+    {"bench", s_bench_main, "measure: policy | ledger | load | chain | plpgsql"},
     {"doctor", dkt_doctor_main, "is this machine fit for a fleet, and what to do if not"},
     {NULL, NULL, NULL},
 };
@@ -40,6 +40,7 @@ static const s_command_t s_benches[] = {
     {"policy", dkt_bench_policy_main, "how many promises each policy can keep"},
     {"ledger", dkt_bench_ledger_main, "decisions per second of the slot ledger"},
     {"load", dkt_bench_load_main, "requests per second and latency of a running fleet"},
+    {"chain", dkt_bench_chain_main, "the fleet's sockets and threads when they only echo"},
     {"plpgsql", dkt_bench_plpgsql_main, "the same decisions as a function inside PostgreSQL"},
     {NULL, NULL, NULL},
 };

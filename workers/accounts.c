@@ -173,13 +173,6 @@ static void s_retry_waiting(dkt_accounts_t *self)
 
 /* -- tenant context -- */
 
-/* True if the tenant's actor has to see the request too. */
-static bool s_has_more(const dkt_work_mail_t *work)
-{
-    return (work->present & (DKT_PARAM_BIT(RESOLVERS) | DKT_PARAM_BIT(CLASSES) |
-                             DKT_PARAM_BIT(REBOOKING) | DKT_PARAM_BIT(LIMITS))) != 0;
-}
-
 static dkt_status_t s_set(dkt_accounts_t *self, dkt_work_mail_t *work, const dkt_request_t *request,
                           dkt_err_t *err)
 {
@@ -190,14 +183,10 @@ static dkt_status_t s_set(dkt_accounts_t *self, dkt_work_mail_t *work, const dkt
     dkt_context_mail_t *context = dkt_mail_alloc(sizeof *context);
     context->client = work->client;
     context->suspended = request->suspended;
-    context->work = s_has_more(work) ? work : NULL;
-    uint32_t msgid = work->msgid;
     dkt_mail_post(self->env->node_box, &context->mail, DKT_MAIL_CONTEXT);
-    if (!s_has_more(work)) {
-        dkt_w_t w = dkt_w_init(self->answer, S_ANSWER_BYTES_MAX);
-        dkt_answer_status(&w, msgid, "ok");
-        s_answer(self, work, &w);
-    }
+    dkt_w_t w = dkt_w_init(self->answer, S_ANSWER_BYTES_MAX);
+    dkt_answer_status(&w, work->msgid, "ok");
+    s_answer(self, work, &w);
     return DKT_OK;
 }
 

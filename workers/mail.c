@@ -13,16 +13,23 @@ dkt_work_mail_t *dkt_work_mail(dkt_work_t *work)
 
 dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, size_t len)
 {
-    dkt_answer_mail_t *answer = dkt_mail_alloc(sizeof *answer + len);
-    answer->mail.kind = DKT_MAIL_ANSWER;
-    answer->link = work->work.link;
-    answer->seq = work->work.seq;
-    answer->outcome = DKT_OUTCOME_ANSWER;
-    answer->len = (uint32_t)len;
+    uint64_t seq = work->work.seq;
+    uint32_t link = work->work.link;
+    void *room = work;
+    if (sizeof(dkt_answer_mail_t) + len > sizeof *work + work->work.len) {
+        free(work);
+        room = dkt_mail_alloc(sizeof(dkt_answer_mail_t) + len);
+    }
+    dkt_answer_mail_t *answer = room;
     if (len > 0) {
         memcpy(answer->bytes, bytes, len);
     }
-    free(work);
+    answer->mail.kind = DKT_MAIL_ANSWER;
+    answer->mail.next = NULL;
+    answer->link = link;
+    answer->seq = seq;
+    answer->outcome = DKT_OUTCOME_ANSWER;
+    answer->len = (uint32_t)len;
     return answer;
 }
 

@@ -69,6 +69,11 @@ typedef struct {
     dkt_work_t work; /* must be last: it ends with the frame */
 } dkt_work_mail_t;
 
+/* What of set_tenant is the owner's to decide; `suspended` alone is the directory's. */
+#define DKT_SETTINGS_PARAMS                                                                        \
+    (DKT_PARAM_BIT(RESOLVERS) | DKT_PARAM_BIT(CLASSES) | DKT_PARAM_BIT(REBOOKING) |                \
+     DKT_PARAM_BIT(LIMITS))
+
 dkt_work_mail_t *dkt_work_mail(dkt_work_t *work);
 
 /* An answer on its way to a broker. */
@@ -81,7 +86,7 @@ typedef struct {
     uint8_t bytes[];
 } dkt_answer_mail_t;
 
-/* Makes the answer of a work and frees the work. */
+/* Makes the answer of a work out of the work's memory, if it fits; `bytes` are not of the work. */
 dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, size_t len);
 
 typedef enum {
@@ -162,7 +167,6 @@ typedef struct {
     dkt_mail_t mail;
     dkt_client_t client;
     bool suspended;
-    dkt_work_mail_t *work; /* goes on to the tenant's actor; NULL: it was answered */
 } dkt_context_mail_t;
 
 typedef struct {

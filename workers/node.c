@@ -215,12 +215,14 @@ static void s_turn(dkt_node_t *self)
             dkt_node_read(self, links[i]);
         }
     }
+    dkt_node_feed(self);
     if (self->signal_fd >= 0 && items[1].revents) {
         s_take_signal(self);
     }
     s_take_mail(self);
     dkt_node_unpark(self, false);
     dkt_node_turn(self);
+    dkt_node_feed(self);
     dkt_node_flush(self);
     dkt_node_beat(self);
     s_tell_ready(self);

@@ -50,7 +50,9 @@ typedef struct dkt_record {
     dkt_client_t client;
     uint16_t vshard;
     dkt_actor_t *actor; /* STARTING, SERVING, CLOSING */
-    uint64_t serial;    /* of its activation */
+    bool fed;           /* in the node's list `fed` */
+    struct dkt_record *fed_next;
+    uint64_t serial; /* of its activation */
     dkt_home_t home;
     bool home_known;
     bool failed_place; /* STARTING: it entered the gate as one that failed */
@@ -114,6 +116,7 @@ typedef struct {
     uint64_t serial;
     dkt_gate_t gate;
     uint32_t actors_max, actor_count;
+    dkt_record_t *fed;   /* those whose actors were given works in this turn */
     uint32_t open_count; /* requests that are somewhere in this process */
     dkt_mail_t *parked_head, *parked_tail;
     uint32_t parked_count;
@@ -172,6 +175,9 @@ void dkt_node_dispose(dkt_node_t *self, dkt_record_t *record, dkt_node_dispose_f
 void dkt_node_expire(dkt_node_t *self, dkt_record_t *record);
 
 /* -- node_tenant.c: activation -- */
+
+/* Passes on the works that actors were given in this turn. */
+void dkt_node_feed(dkt_node_t *self);
 
 bool dkt_node_owns(const dkt_node_t *self, uint16_t vshard);
 /* Takes a work for a tenant of ours. */

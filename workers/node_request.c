@@ -134,7 +134,7 @@ static bool s_is_command(const dkt_work_mail_t *work)
     return work->work.method == DKT_METHOD_GET_TENANT ||
            work->work.method == DKT_METHOD_LIST_TENANTS ||
            (work->work.method == DKT_METHOD_SET_TENANT &&
-            (work->present & DKT_PARAM_BIT(SUSPENDED)));
+            (work->present & DKT_PARAM_BIT(SUSPENDED)) && !(work->present & DKT_SETTINGS_PARAMS));
 }
 
 /* -- routing -- */
@@ -212,15 +212,21 @@ void dkt_node_route(dkt_node_t *self, dkt_work_mail_t *work)
     }
 }
 
+/* A tag is a keyed hash; whoever has a record has shown a good one before. */
+static bool s_is_genuine(dkt_node_t *self, const dkt_client_t *client)
+{
+    return dkt_node_find(self, client) || dkt_client_verify(&self->env->id_keys, client);
+}
+
 /* The client a request is about; false if its id is not one of ours. */
-static bool s_client_of(const dkt_node_t *self, const dkt_request_t *request, dkt_client_t *client)
+static bool s_client_of(dkt_node_t *self, const dkt_request_t *request, dkt_client_t *client)
 {
     dkt_view_t id = {0};
     switch (dkt_method_row(request->method)->route) {
     case DKT_ROUTE_CLIENT:
         id = request->client_id;
         return id.data && dkt_client_parse((const char *)id.data, id.len, client) &&
-               dkt_client_verify(&self->env->id_keys, client);
+               s_is_genuine(self, client);
     case DKT_ROUTE_TICKET:
         id = request->ticket_id;
         break;
@@ -232,7 +238,7 @@ static bool s_client_of(const dkt_node_t *self, const dkt_request_t *request, dk
         break;
     }
     return id.data && dkt_id_client((const char *)id.data, id.len, client) &&
-           dkt_client_verify(&self->env->id_keys, client);
+           s_is_genuine(self, client);
 }
 
 static dkt_work_mail_t *s_make_work(dkt_node_t *self, const dkt_node_link_t *link,
@@ -269,6 +275,7 @@ void dkt_node_request(dkt_node_t *self, dkt_node_link_t *link, dkt_table_version
         return;
     }
     work->work.method = (uint8_t)request.method;
+    work->work.checked = true;
     work->present = request.present;
     if (request.present & DKT_PARAM_BIT(REQUEST_ID)) {
         work->request_id = request.request_id;
@@ -338,13 +345,5 @@ void dkt_node_context(dkt_node_t *self, dkt_context_mail_t *context)
         if (record->actor) {
             dkt_actor_suspend(record->actor, context->suspended);
         }
-    }
-    if (!context->work) {
-        return;
-    }
-    if (dkt_node_owns(self, context->work->work.vshard)) {
-        dkt_node_give(self, context->work);
-    } else {
-        dkt_node_moved(self, context->work);
     }
 }

@@ -55,6 +55,22 @@ static void s_push(dkt_node_t *self, dkt_record_t *record, dkt_work_mail_t *work
     if (!dkt_actor_push(record->actor, &work->mail, DKT_MAIL_WORK)) {
         self->counts.overloaded++;
         dkt_node_fail(self, work, DKT_OVERLOADED, S_RETRY_AFTER_MS);
+        return;
+    }
+    if (!record->fed) {
+        record->fed = true;
+        record->fed_next = self->fed;
+        self->fed = record;
+    }
+}
+
+void dkt_node_feed(dkt_node_t *self)
+{
+    while (self->fed) {
+        dkt_record_t *record = self->fed;
+        self->fed = record->fed_next;
+        record->fed = false;
+        dkt_actor_feed(record->actor);
     }
 }
 
@@ -316,6 +332,7 @@ void dkt_node_ended(dkt_node_t *self, dkt_actor_mail_t *event)
                 event->text);
     }
     s_keep_suspects(self, record, event);
+    dkt_node_feed(self); /* what it was to get comes back with the rest of its mailbox */
     dkt_mail_t *mail = dkt_actor_destroy(&record->actor);
     self->actor_count--;
     while (mail) {

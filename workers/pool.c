@@ -15,19 +15,27 @@
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
 
-#define S_IDLE_MS         50    /* between looks at the pool */
-#define S_CLEAN_MS        30000 /* between looks for what was left half-made */
-#define S_RETRY_MS        500   /* after an error */
-#define S_SQL_BYTES_MAX   512
-#define S_PASSWORD_BYTES  44
-#define S_RANDOM_BYTES    16
-#define S_CONNECTIONS_MAX "3" /* per role: the owner, its successor, one to spare */
+#define S_IDLE_MS             50    /* between looks at the pool */
+#define S_CLEAN_MS            30000 /* between looks for what was left half-made */
+#define S_RETRY_MS            500   /* after an error */
+#define S_CHECKPOINT_EVERY    10    /* databases of one thread: about 3,000 files */
+#define S_CHECKPOINT_QUIET_MS 3000  /* fewer are written once no more follow */
+#define S_SQL_BYTES_MAX       512
+#define S_PASSWORD_BYTES      44
+#define S_RANDOM_BYTES        16
+#define S_CONNECTIONS_MAX     "3" /* per role: the owner, its successor, one to spare */
 
 struct dkt_pool {
     dkt_env_t *env;
     pthread_t threads[DKT_POOL_MAKERS];
     uint32_t thread_count;
 };
+
+/* Databases that a thread made since its last checkpoint. */
+typedef struct {
+    uint32_t count;
+    int64_t since_mono_ms; /* the last of them */
+} s_unsynced_t;
 
 /* `name` is generated, or read back from a column with a check on its form. */
 static dkt_status_t s_exec(PGconn *conn, const char *before, const char *name, const char *after,
@@ -146,8 +154,32 @@ static PGconn *s_connect(const dkt_env_t *env, dkt_err_t *err)
     return conn;
 }
 
+/* New databases are some 300 dirty files each. They are written while nobody waits for it, in
+ * batches, so that PostgreSQL's shutdown has little left to sync. A worker that is told to stop
+ * does not wait for the end. False: the connection is of no more use. */
+static bool s_checkpoint(const dkt_env_t *env, PGconn *conn)
+{
+    if (PQsendQuery(conn, "checkpoint") != 1) {
+        return false;
+    }
+    while (PQisBusy(conn)) {
+        struct pollfd item = {.fd = PQsocket(conn), .events = POLLIN};
+        if (atomic_load(&env->stopping) ||
+            (poll(&item, 1, S_IDLE_MS) > 0 && PQconsumeInput(conn) != 1)) {
+            return false;
+        }
+    }
+    bool good = true;
+    for (PGresult *result; (result = PQgetResult(conn));) {
+        good = good && PQresultStatus(result) == PGRES_COMMAND_OK;
+        PQclear(result);
+    }
+    return good;
+}
+
 /* One look at the pool; returns how long to wait before the next. */
-static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms, dkt_err_t *err)
+static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms,
+                  s_unsynced_t *unsynced, dkt_err_t *err)
 {
     bool made = false;
     if (dkt_clock_mono_ms() >= *clean_mono_ms) {
@@ -160,6 +192,17 @@ static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms, dk
         dkt_log(DKT_LOG_WARN, "pool: %s", err->text);
         return S_RETRY_MS;
     }
+    if (made) {
+        unsynced->count++;
+        unsynced->since_mono_ms = dkt_clock_mono_ms();
+    }
+    bool quiet = dkt_clock_mono_ms() - unsynced->since_mono_ms >= S_CHECKPOINT_QUIET_MS;
+    if (unsynced->count >= S_CHECKPOINT_EVERY || (unsynced->count > 0 && quiet)) {
+        unsynced->count = 0;
+        if (!s_checkpoint(env, conn)) {
+            dkt_log(DKT_LOG_INFO, "pool: the checkpoint after new databases was not awaited");
+        }
+    }
     return made ? 0 : S_IDLE_MS;
 }
 
@@ -168,6 +211,7 @@ static void *s_run(void *argument)
     dkt_env_t *env = argument;
     PGconn *conn = NULL;
     int64_t clean_mono_ms = 0;
+    s_unsynced_t unsynced = {0};
     while (!atomic_load(&env->stopping)) {
         dkt_err_t err;
         int wait_ms = S_IDLE_MS;
@@ -181,7 +225,7 @@ static void *s_run(void *argument)
             wait_ms = S_RETRY_MS;
         }
         if (conn) {
-            wait_ms = s_look(env, conn, &clean_mono_ms, &err);
+            wait_ms = s_look(env, conn, &clean_mono_ms, &unsynced, &err);
         }
         (void)poll(NULL, 0, wait_ms);
     }

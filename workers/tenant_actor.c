@@ -28,6 +28,7 @@ struct dkt_actor {
     dkt_mailbox_t *box;
     atomic_uint open_count;          /* works taken and not yet passed on */
     atomic_llong idle_since_mono_ms; /* 0: busy */
+    dkt_mail_t *fed_head, *fed_tail; /* the node loop's: works until dkt_actor_feed */
     /* below: the actor's thread only */
     zsock_t *pipe;
     dkt_tenant_t *core;
@@ -50,15 +51,20 @@ static void s_port_submit(void *ctx, const dkt_batch_t *batch)
     dkt_pgstore_submit(self->store, batch);
 }
 
-static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
+static void s_append(dkt_mail_t **head, dkt_mail_t **tail, dkt_mail_t *mail)
 {
     mail->next = NULL;
-    if (self->out_tail) {
-        self->out_tail->next = mail;
+    if (*tail) {
+        (*tail)->next = mail;
     } else {
-        self->out_head = mail;
+        *head = mail;
     }
-    self->out_tail = mail;
+    *tail = mail;
+}
+
+static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
+{
+    s_append(&self->out_head, &self->out_tail, mail);
     atomic_fetch_sub(&self->open_count, 1);
 }
 
@@ -70,8 +76,28 @@ static void s_flush_out(dkt_actor_t *self)
     self->out_tail = NULL;
 }
 
+static void s_port_give_back(void *ctx, dkt_work_t *work);
+
+/* set_tenant with settings and `suspended`: the owner decides first, because it may refuse. Once it
+ * has said ok, what is left goes back to the node loop, which takes it to the directory. */
+static bool s_half_done(const dkt_work_mail_t *mail, const uint8_t *bytes, size_t len)
+{
+    dkt_answer_t answer;
+    dkt_err_t err;
+    return mail->work.method == DKT_METHOD_SET_TENANT &&
+           (mail->present & DKT_PARAM_BIT(SUSPENDED)) && (mail->present & DKT_SETTINGS_PARAMS) &&
+           dkt_answer_decode(bytes, len, &answer, &err) == DKT_OK && answer.status == DKT_OK &&
+           answer.status_text.len == 2 && memcmp(answer.status_text.data, "ok", 2) == 0;
+}
+
 static void s_port_answer(void *ctx, dkt_work_t *work, const uint8_t *bytes, size_t len)
 {
+    dkt_work_mail_t *mail = dkt_work_mail(work);
+    if (s_half_done(mail, bytes, len)) {
+        mail->present &= ~DKT_SETTINGS_PARAMS;
+        s_port_give_back(ctx, work);
+        return;
+    }
     dkt_answer_mail_t *answer = dkt_answer_mail(dkt_work_mail(work), bytes, len);
     s_put_out(ctx, &answer->mail);
 }
@@ -393,12 +419,20 @@ bool dkt_actor_push(dkt_actor_t *self, dkt_mail_t *mail, dkt_mail_kind_t kind)
     if (kind != DKT_MAIL_WORK) {
         return dkt_mailbox_push(self->box, mail);
     }
-    if (atomic_fetch_add(&self->open_count, 1) >= DKT_MAILBOX_MAX ||
-        !dkt_mailbox_push(self->box, mail)) {
+    if (atomic_fetch_add(&self->open_count, 1) >= DKT_MAILBOX_MAX) {
         atomic_fetch_sub(&self->open_count, 1);
         return false;
     }
+    s_append(&self->fed_head, &self->fed_tail, mail);
     return true;
+}
+
+void dkt_actor_feed(dkt_actor_t *self)
+{
+    bool pushed = dkt_mailbox_push_list(self->box, self->fed_head);
+    assert(pushed); /* it has room for all that open_count allows */
+    self->fed_head = NULL;
+    self->fed_tail = NULL;
 }
 
 void dkt_actor_drain(dkt_actor_t *self)
@@ -420,6 +454,7 @@ dkt_mail_t *dkt_actor_destroy(dkt_actor_t **self_p)
 {
     dkt_actor_t *self = *self_p;
     *self_p = NULL;
+    assert(!self->fed_head);
     zactor_destroy(&self->zactor);
     dkt_mail_t *rest = dkt_mailbox_drain(self->box);
     dkt_mailbox_destroy(&self->box);

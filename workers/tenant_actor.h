@@ -26,8 +26,11 @@ typedef struct {
  * when sockets run out. */
 dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config);
 
-/* WORK or HASHED; false: DKT_MAILBOX_MAX works wait or are being decided, it stays the caller's. */
+/* WORK or HASHED; false: DKT_MAILBOX_MAX works wait or are being decided, it stays the caller's.
+ * Works are gathered until dkt_actor_feed, so that the actor wakes once for all of them. */
 DKT_CHECKED bool dkt_actor_push(dkt_actor_t *self, dkt_mail_t *mail, dkt_mail_kind_t kind);
+
+void dkt_actor_feed(dkt_actor_t *self);
 
 void dkt_actor_drain(dkt_actor_t *self);
 void dkt_actor_suspend(dkt_actor_t *self, bool suspended);

@@ -191,8 +191,6 @@ static void s_empty(dkt_mailbox_t *box)
             free(((dkt_actor_mail_t *)mail)->suspects);
         } else if (mail->kind == DKT_MAIL_HASHED || mail->kind == DKT_MAIL_HASH) {
             free(((dkt_hash_mail_t *)mail)->work);
-        } else if (mail->kind == DKT_MAIL_CONTEXT) {
-            free(((dkt_context_mail_t *)mail)->work);
         } else if (mail->kind == DKT_MAIL_ACCOUNT || mail->kind == DKT_MAIL_TENANT) {
             free(((dkt_command_mail_t *)mail)->work);
         } else {

@@ -93,6 +93,21 @@ static void s_write_arg(dkt_w_t *w, const dkt_arg_t *arg)
     assert(!"a kind of argument");
 }
 
+static void s_make_id(dkt_frame_random_t *random, uint8_t out[S_REQUEST_BYTES])
+{
+    struct timespec now;
+    if (random->left == 0) {
+        ssize_t got = getrandom(random->bytes, sizeof random->bytes, 0);
+        assert(got == (ssize_t)sizeof random->bytes);
+        (void)got;
+        random->left = DKT_FRAME_IDS_MAX;
+    }
+    clock_gettime(CLOCK_REALTIME, &now);
+    dkt_uuid_t uuid = dkt_uuid_v7((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000,
+                                  random->bytes[--random->left]);
+    memcpy(out, uuid.bytes, sizeof uuid.bytes);
+}
+
 size_t dkt_frame_encode(const dkt_frame_call_t *call, uint8_t *out, size_t max)
 {
     static const uint8_t head[S_HEAD_BYTES] = {0x94, 0x00, 0xce};
@@ -111,7 +126,7 @@ size_t dkt_frame_encode(const dkt_frame_call_t *call, uint8_t *out, size_t max)
     if (id) {
         uint8_t made[S_REQUEST_BYTES];
         if (!call->request_id) {
-            dkt_producer_request_id(made);
+            s_make_id(call->random, made);
         }
         dkt_w_cstr(&w, "request_id");
         dkt_w_bin(&w, call->request_id ? call->request_id : made, S_REQUEST_BYTES);
@@ -139,12 +154,6 @@ void dkt_frame_set_msgid(uint8_t *frame, uint32_t msgid)
 
 void dkt_producer_request_id(uint8_t out[16])
 {
-    uint8_t random[10];
-    struct timespec now;
-    ssize_t got = getrandom(random, sizeof random, 0);
-    assert(got == (ssize_t)sizeof random); /* never short for so few bytes */
-    (void)got;
-    clock_gettime(CLOCK_REALTIME, &now);
-    dkt_uuid_t uuid = dkt_uuid_v7((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, random);
-    memcpy(out, uuid.bytes, sizeof uuid.bytes);
+    dkt_frame_random_t random = {.left = 0};
+    s_make_id(&random, out);
 }

@@ -8,6 +8,16 @@
 
 #include "lib/docket.h"
 
+#define DKT_FRAME_IDS_MAX      25 /* 250 bytes: so few never come in parts */
+#define DKT_FRAME_RANDOM_BYTES 10
+
+/* Random bytes of new request ids, each used once: a system call for many. Of its own for each
+ * producer; a process that forks cannot use a producer's socket on both sides either. */
+typedef struct {
+    uint8_t bytes[DKT_FRAME_IDS_MAX][DKT_FRAME_RANDOM_BYTES];
+    uint32_t left;
+} dkt_frame_random_t;
+
 /* All borrowed. */
 typedef struct {
     const char *method;
@@ -15,6 +25,7 @@ typedef struct {
     size_t arg_count;
     const char *token;         /* NULL: none; sent with methods that need one */
     const uint8_t *request_id; /* NULL: a new one where the method wants one */
+    dkt_frame_random_t *random;
     uint32_t budget_ms;
 } dkt_frame_call_t;
 

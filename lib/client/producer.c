@@ -56,6 +56,7 @@ struct dkt_producer {
     uint32_t free_head, queue_head, queue_tail, open;
     int64_t scan_due_ms; /* no call is due before */
     uint64_t jitter;
+    dkt_frame_random_t random;
     size_t ended; /* by the poll that runs */
     uint8_t *kept;
     size_t kept_max;
@@ -449,7 +450,7 @@ static dkt_status_t s_submit(dkt_producer_t *self, const dkt_frame_call_t *from,
     return DKT_OK;
 }
 
-static dkt_frame_call_t s_frame_call(const dkt_producer_t *self, const char *method,
+static dkt_frame_call_t s_frame_call(dkt_producer_t *self, const char *method,
                                      const dkt_arg_t *args, size_t arg_count,
                                      const uint8_t *request_id)
 {
@@ -459,6 +460,7 @@ static dkt_frame_call_t s_frame_call(const dkt_producer_t *self, const char *met
         .arg_count = arg_count,
         .token = self->token[0] ? self->token : NULL,
         .request_id = request_id,
+        .random = &self->random,
         .budget_ms = self->attempt_ms,
     };
 }

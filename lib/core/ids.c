@@ -56,22 +56,76 @@ static uint64_t s_get_le(const uint8_t *at, unsigned bytes)
     return value;
 }
 
-static void s_make_text(const char *prefix, const uint8_t *raw, size_t len, dkt_id_text_t *out)
+/* -- base64url without padding ------------------------------------------------------------------
+ *
+ * By table: ids and tokens are read and written for every request, and the text of one is no secret
+ * whose value the time of a look-up could tell to anybody but its bearer. */
+
+#define S_DIGIT_BITS 6
+#define S_DIGIT_MASK 63U
+
+static const char s_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/* The value of a digit and one more; 0: none. */
+static const uint8_t s_values[256] = {
+    ['A'] = 1,  ['B'] = 2,  ['C'] = 3,  ['D'] = 4,  ['E'] = 5,  ['F'] = 6,  ['G'] = 7,  ['H'] = 8,
+    ['I'] = 9,  ['J'] = 10, ['K'] = 11, ['L'] = 12, ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16,
+    ['Q'] = 17, ['R'] = 18, ['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24,
+    ['Y'] = 25, ['Z'] = 26, ['a'] = 27, ['b'] = 28, ['c'] = 29, ['d'] = 30, ['e'] = 31, ['f'] = 32,
+    ['g'] = 33, ['h'] = 34, ['i'] = 35, ['j'] = 36, ['k'] = 37, ['l'] = 38, ['m'] = 39, ['n'] = 40,
+    ['o'] = 41, ['p'] = 42, ['q'] = 43, ['r'] = 44, ['s'] = 45, ['t'] = 46, ['u'] = 47, ['v'] = 48,
+    ['w'] = 49, ['x'] = 50, ['y'] = 51, ['z'] = 52, ['0'] = 53, ['1'] = 54, ['2'] = 55, ['3'] = 56,
+    ['4'] = 57, ['5'] = 58, ['6'] = 59, ['7'] = 60, ['8'] = 61, ['9'] = 62, ['-'] = 63, ['_'] = 64,
+};
+
+/* With a NUL behind it. */
+static void s_base64url_write(char *out, const uint8_t *raw, size_t len)
 {
-    memcpy(out->text, prefix, S_PREFIX_CHARS);
-    sodium_bin2base64(out->text + S_PREFIX_CHARS, sizeof out->text - S_PREFIX_CHARS, raw, len,
-                      sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+    uint32_t bits = 0;
+    unsigned count = 0;
+    for (size_t i = 0; i < len; i++) {
+        bits = bits << 8 | raw[i];
+        for (count += 8; count >= S_DIGIT_BITS; count -= S_DIGIT_BITS) {
+            *out++ = s_digits[bits >> (count - S_DIGIT_BITS) & S_DIGIT_MASK];
+        }
+    }
+    if (count > 0) {
+        *out++ = s_digits[bits << (S_DIGIT_BITS - count) & S_DIGIT_MASK];
+    }
+    *out = '\0';
 }
 
 bool dkt_base64url_read(const char *text, size_t len, uint8_t *out, size_t max, size_t *out_len)
 {
+    uint32_t bits = 0;
+    unsigned count = 0;
+    size_t at = 0;
     for (size_t i = 0; i < len; i++) {
-        if ((uint8_t)text[i] >= 0x80) {
+        uint8_t value = s_values[(uint8_t)text[i]];
+        if (value == 0) {
             return false;
         }
+        bits = bits << S_DIGIT_BITS | (value - 1U);
+        count += S_DIGIT_BITS;
+        if (count >= 8) {
+            count -= 8;
+            if (at == max) {
+                return false;
+            }
+            out[at++] = (uint8_t)(bits >> count);
+        }
     }
-    return sodium_base642bin(out, max, text, len, NULL, out_len, NULL,
-                             sodium_base64_VARIANT_URLSAFE_NO_PADDING) == 0;
+    *out_len = at;
+    /* A lone digit is no byte, and unused bits are zero: bytes have one text only. */
+    return count < S_DIGIT_BITS && (bits & ((1U << count) - 1)) == 0;
+}
+
+/* -- ids --------------------------------------------------------------------------------------- */
+
+static void s_make_text(const char *prefix, const uint8_t *raw, size_t len, dkt_id_text_t *out)
+{
+    memcpy(out->text, prefix, S_PREFIX_CHARS);
+    s_base64url_write(out->text + S_PREFIX_CHARS, raw, len);
 }
 
 /* Exactly `raw_len` bytes from exactly `chars` characters; unused low bits must be zero, so that an

@@ -151,7 +151,6 @@ uint32_t dkt_memo_add(dkt_memo_t *self, const dkt_uuid_t *id, const dkt_memo_dig
                       dkt_memo_state_t state)
 {
     assert(state == DKT_MEMO_LOOKING || state == DKT_MEMO_PENDING);
-    assert(dkt_memo_find(self, id) == DKT_MEMO_NONE);
     uint32_t number = self->free_head;
     if (number == DKT_MEMO_NONE) {
         if (!s_grow_buckets(self) || !dkt_grow((void **)&self->entries, &self->max, self->count + 1,
@@ -219,9 +218,9 @@ void dkt_memo_forget_refusals(dkt_memo_t *self)
     }
 }
 
-void dkt_memo_activated(dkt_memo_t *self, int64_t now_ms)
+void dkt_memo_activated(dkt_memo_t *self, int64_t now_ms, bool pristine)
 {
-    self->complete_after_ms = now_ms + DKT_MEMO_SKEW_MS;
+    self->complete_after_ms = pristine ? 0 : now_ms + DKT_MEMO_SKEW_MS;
 }
 
 bool dkt_memo_new_id(const dkt_memo_t *self, const dkt_uuid_t *id, int64_t now_ms)

@@ -79,7 +79,8 @@ void dkt_memo_fini(dkt_memo_t *self);
 uint32_t dkt_memo_find(const dkt_memo_t *self, const dkt_uuid_t *id);
 dkt_memo_entry_t *dkt_memo_entry(dkt_memo_t *self, uint32_t number);
 
-/* A new entry in that state (LOOKING or PENDING); DKT_MEMO_NONE without memory. */
+/* A new entry in that state (LOOKING or PENDING) for an id that dkt_memo_find does not find;
+ * DKT_MEMO_NONE without memory. */
 DKT_CHECKED uint32_t dkt_memo_add(dkt_memo_t *self, const dkt_uuid_t *id,
                                   const dkt_memo_digest_t *digest, dkt_memo_state_t state);
 void dkt_memo_remove(dkt_memo_t *self, uint32_t number);
@@ -91,9 +92,10 @@ void dkt_memo_forget_refusals(dkt_memo_t *self);
 
 /* Is this id provably unseen, so that no lookup is needed? An id used before the activation at time
  * A with a timestamp at most DKT_MEMO_SKEW_MS ahead of tenant time is below A + DKT_MEMO_SKEW_MS;
- * anything older, further ahead, or not a UUIDv7 is looked up. The unique index catches liars. */
+ * anything older, further ahead, or not a UUIDv7 is looked up. The unique index catches liars.
+ * With `pristine` no id was ever stored, so that none need be looked up because of its age. */
 #define DKT_MEMO_SKEW_MS 10000
-void dkt_memo_activated(dkt_memo_t *self, int64_t now_ms);
+void dkt_memo_activated(dkt_memo_t *self, int64_t now_ms, bool pristine);
 bool dkt_memo_new_id(const dkt_memo_t *self, const dkt_uuid_t *id, int64_t now_ms);
 
 /* The wire key of the first field that differs, NULL if none. */

@@ -24,7 +24,16 @@
     X(NO_FENCE, "refusals leave without proof that this is still the owner")                       \
     X(RELEASED_IS_LOST, "a released hold can be allocated again")                                  \
     X(MOVE_NOT_WRITTEN, "rebooked tickets move in memory only")                                    \
-    X(JOURNAL_GAP, "a cancelled ticket leaves no event")
+    X(JOURNAL_GAP, "a cancelled ticket leaves no event")                                           \
+    X(JOURNAL_RESTARTS, "the journal's numbers begin again with each activation")                  \
+    X(CANCEL_AFTER_DISPATCH, "cancel takes back what has been dispatched")                         \
+    X(HOLD_OUTLIVES, "an expired hold is allocated if its slot is free")                           \
+    X(REFUSAL_FOR_EVER, "a refusal is remembered without end")                                     \
+    X(JOINER_OTHER_TICKET, "a retry that joined hears of another ticket")                          \
+    X(HANDOFF_EMPTY, "a handoff passes on no holds and says these are all")                        \
+    X(LOOKUP_MIXED, "a look-up's row goes to another work")                                        \
+    X(SUSPECTS_TOGETHER, "suspects are not decided alone")                                         \
+    X(NONCE_REUSED, "hold numbers do not carry the epoch")
 
 typedef enum {
 #define X(name, text) DKT_PLANT_##name,

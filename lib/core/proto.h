@@ -165,6 +165,9 @@ DKT_CHECKED bool dkt_msgpack_check(const uint8_t *bytes, size_t len);
  * out->argument telling whether the parameters are well. Allocates nothing. */
 DKT_CHECKED dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t *out,
                                             dkt_err_t *err);
+/* The same for bytes that dkt_request_decode has taken before: they are not checked again. */
+DKT_CHECKED dkt_status_t dkt_request_decode_again(const uint8_t *bytes, size_t len,
+                                                  dkt_request_t *out, dkt_err_t *err);
 
 /* Which of the compared parameters differ between two requests of one request_id. Digests are kept
  * instead of the requests. 0 is the digest of an absent parameter. */

@@ -21,6 +21,9 @@ static bool s_next_is(dkt_mp_t *mp, dkt_mp_kind_t kind, dkt_mp_token_t *token)
 /* The msgid of anything that begins like a request, so that even its rejection finds its way. */
 static uint32_t s_peek_msgid(const uint8_t *bytes, size_t len)
 {
+    if (len == 0) {
+        return 0;
+    }
     dkt_mp_t mp = {.at = bytes, .end = bytes + len};
     dkt_mp_token_t array, type, msgid;
     bool found = s_next_is(&mp, DKT_MP_ARRAY, &array) && array.count >= 2 &&
@@ -97,13 +100,14 @@ static uint32_t s_collect(dkt_mp_t *mp, uint32_t pairs, uint32_t accepted,
 static void s_read_params(const dkt_param_value_t values[DKT_PARAM_COUNT], uint32_t given,
                           uint32_t required, dkt_request_t *out)
 {
-    for (unsigned i = 0; i < DKT_PARAM_COUNT; i++) {
+    for (uint32_t left = given | required; left; left &= left - 1) {
+        unsigned i = (unsigned)__builtin_ctz(left);
         uint32_t bit = UINT32_C(1) << i;
         bool quiet = out->argument.status != DKT_OK || i == DKT_PARAM_TOKEN;
         dkt_err_t *err = quiet ? NULL : &out->argument;
         if (given & bit) {
             dkt_param_read((dkt_param_t)i, &values[i], out, err);
-        } else if (required & bit) {
+        } else {
             const char *key = dkt_param_key((dkt_param_t)i);
             dkt_fail(err, DKT_INVALID_ARGUMENT, key, "%s is required", key);
         }
@@ -116,21 +120,33 @@ static dkt_status_t s_malformed(dkt_err_t *err)
                     "a request is msgpack [0, msgid, method, [params]], depth at most 4");
 }
 
-dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t *out,
-                                dkt_err_t *err)
+static void s_clear(dkt_request_t *out)
 {
     memset(out, 0, sizeof *out);
     out->method = DKT_METHOD_COUNT;
     dkt_params_default(out);
-    if (len == 0) {
+}
+
+dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t *out,
+                                dkt_err_t *err)
+{
+    if (len == 0 || len > DKT_FRAME_BYTES_MAX || !dkt_msgpack_check(bytes, len)) {
+        s_clear(out);
+        out->msgid = s_peek_msgid(bytes, len);
         return s_malformed(err);
     }
-    out->msgid = s_peek_msgid(bytes, len);
+    return dkt_request_decode_again(bytes, len, out, err);
+}
+
+dkt_status_t dkt_request_decode_again(const uint8_t *bytes, size_t len, dkt_request_t *out,
+                                      dkt_err_t *err)
+{
     dkt_mp_t mp = {.at = bytes, .end = bytes + len};
     dkt_view_t method;
     uint32_t pairs;
-    if (len > DKT_FRAME_BYTES_MAX || !dkt_msgpack_check(bytes, len) ||
-        !s_read_envelope(&mp, &out->msgid, &method, &pairs)) {
+    s_clear(out);
+    if (!s_read_envelope(&mp, &out->msgid, &method, &pairs)) {
+        out->msgid = s_peek_msgid(bytes, len);
         return s_malformed(err);
     }
     out->method = s_find_method(method);

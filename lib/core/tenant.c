@@ -160,7 +160,9 @@ bool dkt_tenant_open(dkt_tenant_t *self, dkt_work_t *work, dkt_call_t *call)
     memset(call, 0, sizeof *call);
     call->work = work;
     call->memo = DKT_MEMO_NONE;
-    if (dkt_request_decode(work->body, work->len, &call->request, &err) != DKT_OK) {
+    dkt_status_t (*decode)(const uint8_t *, size_t, dkt_request_t *, dkt_err_t *) =
+        work->checked ? dkt_request_decode_again : dkt_request_decode;
+    if (decode(work->body, work->len, &call->request, &err) != DKT_OK) {
         dkt_tenant_error(self, work, &err);
         return false;
     }

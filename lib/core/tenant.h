@@ -29,7 +29,7 @@
 #include "lib/core/token.h"
 
 /* One request on its way through a worker. Made by the node loop, freed by whoever the core passes
- * it to. `body` is the client's frame, already checked by a broker, checked again by the core. */
+ * it to. `body` is the client's frame; unless `checked` the core does not trust it. */
 typedef struct dkt_work {
     struct dkt_work *next; /* of whichever list holds it */
     uint64_t seq;          /* the broker's number */
@@ -38,6 +38,7 @@ typedef struct dkt_work {
     uint8_t origin; /* dkt_audience_t */
     uint8_t method; /* dkt_method_t */
     uint16_t vshard;
+    bool checked; /* its body was decoded once: well-formed msgpack */
     bool suspect; /* its request_id was in a group that the database refused: decide it alone */
     uint8_t token_id[DKT_TOKEN_ID_BYTES];
     int64_t token_issued_ms, token_expires_ms;

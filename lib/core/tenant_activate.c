@@ -61,7 +61,7 @@ void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
         return;
     }
     self->epoch = result->epoch;
-    self->journal_seq = result->last_journal_seq;
+    self->journal_seq = DKT_PLANTED(JOURNAL_RESTARTS) ? 0 : result->last_journal_seq;
     self->last_ticket = result->last_ticket;
     self->nonce_next = 1;
     self->counts.epoch = result->epoch;
@@ -129,7 +129,8 @@ void dkt_tenant_on_loaded(dkt_tenant_t *self, const dkt_tenant_event_t *event)
                  (const char *)result->sub_domain.data);
     }
     self->tokens_valid_from_ms = result->tokens_valid_from_ms;
-    dkt_memo_activated(&self->memo, self->now_ms);
+    /* The newest ticket's row is always kept: without one there has never been any. */
+    dkt_memo_activated(&self->memo, self->now_ms, self->last_ticket == 0);
     self->state = DKT_TENANT_SERVING;
     dkt_ledger_load_done(self->ledger, self->now_ms, dkt_tenant_change, self);
     dkt_tenant_process(self);

@@ -70,7 +70,8 @@ static bool s_known_in_memory(dkt_tenant_t *self, dkt_call_t *call)
     }
     dkt_memo_entry_t *entry = dkt_memo_entry(&self->memo, memo);
     const char *field = dkt_memo_differs(&entry->digest, &call->digest);
-    if (entry->state == DKT_MEMO_REFUSED && entry->refusal->until_mono_ms <= self->mono_ms) {
+    if (entry->state == DKT_MEMO_REFUSED && entry->refusal->until_mono_ms <= self->mono_ms &&
+        !DKT_PLANTED(REFUSAL_FOR_EVER)) {
         dkt_memo_remove(&self->memo, memo);
         return false;
     }
@@ -280,7 +281,8 @@ static void s_remember_refusal(dkt_tenant_t *self, dkt_call_t *call,
 /* Suspects are decided alone; true: the work waits for its turn. */
 static bool s_suspect(dkt_tenant_t *self, dkt_call_t *call)
 {
-    return call->work->suspect && !call->looked && dkt_tenant_to_solo(self, call);
+    return call->work->suspect && !DKT_PLANTED(SUSPECTS_TOGETHER) && !call->looked &&
+           dkt_tenant_to_solo(self, call);
 }
 
 void dkt_tenant_create_ticket(dkt_tenant_t *self, dkt_call_t *call)
@@ -346,7 +348,8 @@ static void s_allocate_gone(dkt_tenant_t *self, dkt_call_t *call)
         s_not_allocated(self, call, "taken");
         return;
     }
-    if (s_hold_accounted(self, call->slot.nonce)) {
+    bool outlives = DKT_PLANTED(HOLD_OUTLIVES) && self->now_ms >= call->slot.expires_ms;
+    if (s_hold_accounted(self, call->slot.nonce) && !outlives) {
         s_not_allocated(self, call, "released");
         return;
     }
@@ -383,6 +386,10 @@ void dkt_tenant_allocate_slot(dkt_tenant_t *self, dkt_call_t *call)
         s_created(self, call, number, place, deadline_ms, call->slot.nonce);
         return;
     case DKT_ALLOCATE_EXPIRED:
+        if (DKT_PLANTED(HOLD_OUTLIVES)) {
+            s_allocate_gone(self, call);
+            return;
+        }
         s_not_allocated(self, call, "expired");
         return;
     case DKT_ALLOCATE_GONE:
@@ -402,6 +409,9 @@ void dkt_tenant_validate_eta(dkt_tenant_t *self, dkt_call_t *call)
     dkt_slot_ref_t slot = {.client = self->config.client,
                            .class_index = (uint8_t)class_index,
                            .nonce = self->epoch << NONCE_EPOCH_SHIFT | self->nonce_next};
+    if (DKT_PLANTED(NONCE_REUSED)) {
+        slot.nonce = self->nonce_next;
+    }
     dkt_place_t place;
     dkt_moves_t moves = {.count = 0};
     dkt_verdict_t verdict =

@@ -222,7 +222,9 @@ static void s_handle_again(dkt_tenant_t *self, const dkt_store_result_t *result,
     call.memo = need->memo;
     call.looked = true;
     call.result = result;
-    if (need->by_id) {
+    if (need->by_id && DKT_PLANTED(LOOKUP_MIXED)) {
+        call.row = self->rows.count > 0 ? &self->rows.rows[0] : NULL;
+    } else if (need->by_id) {
         call.row = dkt_rows_by_id(&self->rows, &need->id);
     } else if (need->number && !need->list) {
         call.row = dkt_rows_by_number(&self->rows, need->number);
@@ -269,7 +271,8 @@ static void s_answer_joiners(dkt_tenant_t *self, const dkt_group_t *group, uint3
         if (dkt_tenant_open(self, joiner, &call)) {
             uint8_t bytes[DKT_ANSWER_BYTES_MAX];
             dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
-            dkt_tenant_write_created(self, &w, call.request.msgid, entry->ticket,
+            dkt_tenant_write_created(self, &w, call.request.msgid,
+                                     entry->ticket + (DKT_PLANTED(JOINER_OTHER_TICKET) ? 1 : 0),
                                      call.request.slot_id, effect->row.place.minute,
                                      effect->row.deadline_ms, true);
             self->counts.replayed++;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "lib/core/grow.h"
+#include "lib/core/plant.h"
 #include "lib/core/tenant_impl.h"
 
 #define VERSION      1
@@ -102,5 +103,7 @@ void dkt_tenant_handoff_write(dkt_tenant_t *self)
     }
     group->handoff[0] = VERSION;
     group->handoff_len = HEADER_BYTES;
-    dkt_ledger_holds(self->ledger, s_write_hold, group);
+    if (!DKT_PLANTED(HANDOFF_EMPTY)) {
+        dkt_ledger_holds(self->ledger, s_write_hold, group);
+    }
 }

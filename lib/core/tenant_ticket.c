@@ -31,7 +31,9 @@ static void s_lost_open(dkt_tenant_t *self, dkt_call_t *call)
 
 static void s_cancel_open(dkt_tenant_t *self, dkt_call_t *call, const dkt_promise_t *promise)
 {
-    bool freed = dkt_ledger_cancel(self->ledger, self->now_ms, promise->ticket);
+    bool freed = dkt_ledger_cancel(self->ledger, self->now_ms, promise->ticket) ||
+                 (DKT_PLANTED(CANCEL_AFTER_DISPATCH) &&
+                  dkt_ledger_resolve(self->ledger, self->now_ms, promise->ticket));
     assert(freed);
     if (!freed ||
         (!DKT_PLANTED(CANCEL_NOT_WRITTEN) &&
@@ -68,7 +70,7 @@ void dkt_tenant_cancel_ticket(dkt_tenant_t *self, dkt_call_t *call)
 {
     dkt_promise_t promise;
     if (s_find_live(self, call->number, &promise)) {
-        if (promise.state == DKT_TICKET_OPEN) {
+        if (promise.state == DKT_TICKET_OPEN || DKT_PLANTED(CANCEL_AFTER_DISPATCH)) {
             s_cancel_open(self, call, &promise);
         } else {
             dkt_tenant_attach_status(self, call, "too_late");

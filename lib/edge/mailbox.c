@@ -46,7 +46,7 @@ void dkt_mailbox_destroy(dkt_mailbox_t **self_p)
 }
 
 /* Only the push that ends an empty queue wakes the reader. The counter of an eventfd cannot
- * overflow here: every such push is followed by a drain that resets it. */
+ * overflow here: between two such pushes there is a drain that resets it. */
 static void s_wake(dkt_mailbox_t *self)
 {
     uint64_t one = 1;
@@ -70,11 +70,11 @@ static bool s_append(dkt_mailbox_t *self, dkt_mail_t *head, dkt_mail_t *tail, ui
         }
         self->tail = tail;
         self->count += count;
-        if (was_empty) {
-            s_wake(self); /* inside the lock: after it the reader may destroy the mailbox */
-        }
     }
     pthread_mutex_unlock(&self->lock);
+    if (fits && was_empty) {
+        s_wake(self); /* outside the lock, for which the reader would wait as soon as it is awake */
+    }
     return fits;
 }
 
@@ -100,16 +100,17 @@ bool dkt_mailbox_push_list(dkt_mailbox_t *self, dkt_mail_t *head)
 
 dkt_mail_t *dkt_mailbox_drain(dkt_mailbox_t *self)
 {
+    uint64_t wakes;
+    /* First, so that a wake-up is taken before its message: one that comes later than its message
+     * was taken only wakes in vain. */
+    ssize_t n = read(self->fd, &wakes, sizeof wakes);
+    assert(n == (ssize_t)sizeof wakes || errno == EAGAIN || errno == EINTR);
+    (void)n;
     pthread_mutex_lock(&self->lock);
     dkt_mail_t *head = self->head;
     self->head = NULL;
     self->tail = NULL;
     self->count = 0;
-    if (head) {
-        uint64_t wakes = 0;
-        ssize_t n = read(self->fd, &wakes, sizeof wakes);
-        assert(n == (ssize_t)sizeof wakes);
-    }
     pthread_mutex_unlock(&self->lock);
     return head;
 }

@@ -29,7 +29,7 @@ typedef struct dkt_mailbox dkt_mailbox_t;
 
 /* At most `max` messages. NULL without memory or without a file descriptor. */
 dkt_mailbox_t *dkt_mailbox_new(uint32_t max);
-/* Must be empty, and nobody may push any more. */
+/* Must be empty, and every push must have returned: whoever may push is joined before. */
 void dkt_mailbox_destroy(dkt_mailbox_t **self_p);
 
 /* False when full: the message stays the caller's. */

@@ -131,6 +131,6 @@ def early(fleet, internal):
                   classes={"express": 2, **LEVELS})
     one.express = one.create("express")
     one.gold = one.create("gold")
-    one.later = [one.create("gold") for _ in range(4)]
+    one.later = [one.create("gold") for _ in range(2)]
     yield one
     one.close()

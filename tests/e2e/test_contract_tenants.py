@@ -143,8 +143,6 @@ def test_set_tenant_changes_nothing_when_one_part_is_wrong(tenant, internal, set
     assert context(internal, tenant)["resolvers"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="`suspended` is set in the directory before the owner looks"
-                   " at the rest of the request")
 def test_set_tenant_refused_or_wrong_does_not_suspend(tenant, internal, settings):
     with refused("invalid_argument", "limits"):
         settings(suspended=True, limits={"platinum": 500})

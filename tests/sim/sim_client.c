@@ -58,6 +58,19 @@ static uint32_t s_pick(world_t *self, op_kind_t kind)
     return UINT32_MAX;
 }
 
+/* How long until a client thinks of something again. */
+static int64_t s_pause_ms(world_t *self)
+{
+    enum { QUIET_FACTOR = 20, CLOSES_MS = 2000, BEFORE_MS = 800, MINUTE_MS = 60000 };
+    if (!self->options.quiet) {
+        return 1 + sim_below(self, 2 * self->options.ops_every_ms);
+    }
+    int64_t left_ms = MINUTE_MS - (START_MS + sim_now_ms(self)) % MINUTE_MS;
+    int64_t pause_ms = 1 + sim_below(self, QUIET_FACTOR * self->options.ops_every_ms);
+    bool closing = left_ms > CLOSES_MS + BEFORE_MS && sim_chance(self, 300);
+    return closing ? left_ms - CLOSES_MS - sim_below(self, BEFORE_MS) : pause_ms;
+}
+
 void sim_think(world_t *self)
 {
     static const op_kind_t mix[] = {OP_CREATE, OP_CREATE,   OP_CREATE,   OP_CREATE, OP_CREATE,
@@ -67,8 +80,7 @@ void sim_think(world_t *self)
         [OP_CREATE] = DKT_METHOD_CREATE_TICKET,   [OP_CANCEL] = DKT_METHOD_CANCEL_TICKET,
         [OP_RESOLVE] = DKT_METHOD_RESOLVE_TICKET, [OP_HOLD] = DKT_METHOD_VALIDATE_ETA,
         [OP_ALLOCATE] = DKT_METHOD_ALLOCATE_SLOT, [OP_RELEASE] = DKT_METHOD_RELEASE_SLOT};
-    sim_schedule(self, 1000 * (1 + sim_below(self, 2 * self->options.ops_every_ms)),
-                 (event_t){.kind = EV_OP});
+    sim_schedule(self, 1000 * s_pause_ms(self), (event_t){.kind = EV_OP});
     if (self->op_count == SIM_OPS_MAX || self->healing) {
         return;
     }
@@ -85,6 +97,9 @@ void sim_think(world_t *self)
     op->poisoned = kind == OP_CREATE && self->options.can_poison && sim_chance(self, 15);
     if (kind == OP_ALLOCATE) {
         op->slot.class_index = self->ops[about].slot.class_index;
+    }
+    if (kind == OP_RELEASE) {
+        self->ops[about].release_tried = true;
     }
     uint8_t random[10];
     for (size_t i = 0; i < sizeof random; i++) {
@@ -118,6 +133,14 @@ void sim_send(world_t *self, uint32_t index)
                  (event_t){.kind = EV_SEND, .op = index});
 }
 
+/* Long after a refusal: the same id must be decided anew. */
+void sim_again(world_t *self, uint32_t index)
+{
+    self->ops[index].ended = false;
+    self->ops[index].again = true;
+    sim_send(self, index);
+}
+
 static bool s_view_is(dkt_view_t view, const char *text)
 {
     return view.data && view.len == strlen(text) && memcmp(view.data, text, view.len) == 0;
@@ -142,14 +165,54 @@ static void s_note_created(world_t *self, uint32_t index, const dkt_answer_t *an
         sim_violate(self, "op %u was created although the database refuses it", index);
     }
     op->created = true;
+    op->anew = true;
     op->ticket = number;
     op->created_epoch = epoch;
     memcpy(op->ticket_text, answer->ticket_id.data, answer->ticket_id.len);
     self->summary.created++;
     const op_t *about = &self->ops[op->about];
+    static const int64_t levels_ms[] = {3 * 60000, 6 * 60000, 10 * 60000};
+    if (op->kind == OP_ALLOCATE && !answer->replayed &&
+        answer->deadline_ms - levels_ms[op->slot.class_index] >= about->hold_expires_ms) {
+        sim_violate(self, "op %u allocated a hold that had expired", index);
+    }
     if (op->kind == OP_ALLOCATE && about->released && about->created_epoch == epoch &&
         !answer->replayed) {
         sim_violate(self, "op %u allocated a hold that its owner had released", index);
+    }
+}
+
+/* A refusal may be repeated for a minute; whoever asks after that hears a new one. */
+static void s_note_refused(world_t *self, uint32_t index, const dkt_answer_t *answer)
+{
+    op_t *op = &self->ops[index];
+    const int64_t again_ms = DKT_REFUSAL_MEMORY_MS + REFUSAL_SLACK_MS;
+    self->summary.refused++;
+    if (op->created) {
+        sim_violate(self, "op %u was created and then refused", index);
+    }
+    op->anew |= op->again && !answer->replayed;
+    op->old_refusal |=
+        op->again && answer->replayed && sim_now_ms(self) >= op->refused_at_ms + again_ms;
+    if (!answer->replayed || !op->refused) {
+        op->refused_at_ms = sim_now_ms(self);
+    }
+    if (!op->refused && op->kind == OP_CREATE &&
+        sim_now_ms(self) + again_ms < self->options.length_ms && sim_chance(self, 30)) {
+        sim_schedule(self, 1000 * again_ms, (event_t){.kind = EV_AGAIN, .op = index});
+    }
+    op->refused = true;
+}
+
+/* What an allocation heard that got nothing. */
+static void s_note_released(world_t *self, uint32_t index)
+{
+    const op_t *op = &self->ops[index];
+    if (op->kind == OP_ALLOCATE && !self->ops[op->about].release_tried) {
+        sim_violate(self, "op %u: nobody released this hold", index);
+    }
+    if (op->kind == OP_RELEASE) {
+        self->ops[op->about].released = true;
     }
 }
 
@@ -174,21 +237,18 @@ void sim_on_answer(world_t *self, const event_t *event)
     if (s_view_is(answer.status_text, "created")) {
         s_note_created(self, event->op, &answer, epoch);
     } else if (s_view_is(answer.status_text, "refused")) {
-        self->summary.refused++;
-        op->refused = true;
-        if (op->created) {
-            sim_violate(self, "op %u was created and then refused", event->op);
-        }
+        s_note_refused(self, event->op, &answer);
     } else if (s_view_is(answer.status_text, "held") && !op->slot_text[0]) {
         memcpy(op->slot_text, answer.slot_id.data, answer.slot_id.len);
         op->created_epoch = epoch;
+        op->hold_expires_ms = answer.hold_expires_ms;
     } else if (s_view_is(answer.status_text, "cancelled")) {
         op->cancelled = true;
     } else if (s_view_is(answer.status_text, "too_late")) {
         op->too_late = true;
-    } else if (op->kind == OP_RELEASE && s_view_is(answer.status_text, "released") &&
-               self->ops[op->about].created_epoch == epoch) {
-        self->ops[op->about].released = true;
+    } else if (s_view_is(answer.status_text, "released") &&
+               (op->kind == OP_ALLOCATE || self->ops[op->about].created_epoch == epoch)) {
+        s_note_released(self, event->op);
     }
 }
 
@@ -229,10 +289,16 @@ void sim_on_request(world_t *self, const event_t *event)
 /* Everything that clients were told, against the database. */
 void sim_check_history(world_t *self)
 {
+    const sim_options_t *o = &self->options;
+    bool all_heard =
+        o->loss_permille == 0 && !o->can_kill && !o->can_stop && !o->can_cut && !o->can_stall;
     for (uint32_t i = 0; i < self->op_count; i++) {
         const op_t *op = &self->ops[i];
         if (!op->ended) {
             sim_violate(self, "op %u never ended", i);
+        }
+        if (op->old_refusal && !op->anew && all_heard) {
+            sim_violate(self, "op %u is refused for good", i);
         }
         const sim_ticket_t *ticket =
             op->created ? sim_store_ticket(&self->store, op->ticket) : NULL;

@@ -17,6 +17,8 @@
 #define FENCE_SLACK_MS     100  /* an answer decided just before the fence closed, on its way */
 #define TERMINATE_AFTER_MS 2000 /* rule 11: a lock still held this long after a new assignment */
 #define FRAME_BYTES        1024
+#define REFUSAL_SLACK_MS   2000  /* on top of the minute a refusal is remembered */
+#define SLOW_MS            10000 /* how long a database's bad time lasts */
 
 typedef enum { OP_CREATE, OP_CANCEL, OP_RESOLVE, OP_HOLD, OP_ALLOCATE, OP_RELEASE } op_kind_t;
 
@@ -29,6 +31,11 @@ typedef struct {
     bool ended, created, refused, cancelled, too_late, released;
     uint64_t ticket;
     uint64_t created_epoch;
+    int64_t hold_expires_ms, refused_at_ms;
+    bool release_tried; /* somebody has asked to release this hold */
+    bool again;         /* refused long ago, and asked once more */
+    bool old_refusal;   /* heard the old refusal then */
+    bool anew;          /* heard a new verdict then */
     dkt_uuid_t request_id;
     dkt_slot_ref_t slot;
     char slot_text[DKT_ID_CHARS_MAX + 1];
@@ -38,6 +45,7 @@ typedef struct {
 typedef enum {
     EV_OP,      /* a client thinks of something */
     EV_SEND,    /* an op's (next) attempt */
+    EV_AGAIN,   /* an op that was refused is asked once more */
     EV_REQUEST, /* arrives at node */
     EV_ANSWER,  /* arrives at the client */
     EV_APPLY,   /* a batch takes effect */
@@ -70,7 +78,7 @@ typedef struct {
     bool dead, stopped, starting;
     int64_t last_apply_us;
     int64_t last_result_us; /* results come in the order of the batches, as on one connection */
-    int64_t tick_at_us; /* the earliest tick under way; 0: none */
+    int64_t tick_at_us;     /* the earliest tick under way; 0: none */
     dkt_table_version_t table;
     int64_t lock_refused_since_ms;
     dkt_uuid_t suspects[64];
@@ -98,6 +106,7 @@ typedef struct {
     op_t *ops;
     uint32_t op_count;
     bool healing;
+    int64_t slow_until_us; /* the database has a bad time: one stall seldom comes alone */
     dkt_keyring_t ring;
     dkt_client_t client;
     dkt_token_secret_t token_key;
@@ -123,6 +132,7 @@ void sim_lose(world_t *self, uint32_t index);
 /* -- sim_client.c -- */
 void sim_think(world_t *self);
 void sim_send(world_t *self, uint32_t index);
+void sim_again(world_t *self, uint32_t index);
 void sim_on_answer(world_t *self, const event_t *event);
 void sim_on_request(world_t *self, const event_t *event);
 void sim_check_history(world_t *self);

@@ -256,6 +256,9 @@ static void s_handle(world_t *self, event_t *event)
     case EV_SEND:
         sim_send(self, event->op);
         break;
+    case EV_AGAIN:
+        sim_again(self, event->op);
+        break;
     case EV_REQUEST:
         sim_on_request(self, event);
         break;
@@ -393,7 +396,8 @@ sim_options_t sim_options(uint64_t seed)
                            .can_stall = sim_chance(&dice, 300),
                            .can_step = sim_chance(&dice, 300),
                            .can_poison = sim_chance(&dice, 300),
-                           .can_unlock = sim_chance(&dice, 100)};
+                           .can_unlock = sim_chance(&dice, 100),
+                           .quiet = sim_chance(&dice, 150)};
 }
 
 bool sim_run(const sim_options_t *options, sim_summary_t *summary, char *violation,

@@ -29,6 +29,7 @@ typedef struct {
     uint32_t loss_permille; /* of messages between client and node */
     bool can_kill, can_stop, can_move, can_cut, can_stall, can_step;
     bool can_poison; /* some requests are refused by the database for a reason of its own */
+    bool quiet; /* few requests, many of them just before a minute closes: slots are free there */
     bool can_unlock; /* a lock may vanish under a living session, as in a failover of PostgreSQL */
 } sim_options_t;
 

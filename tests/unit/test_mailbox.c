@@ -116,8 +116,7 @@ static void test_mailbox_from_many_threads(void **state)
     uint32_t expected[S_WRITERS] = {0}, count = 0;
     while (count < S_WRITERS * S_PER_WRITER) {
         assert_true(s_readable(box, S_WAIT_MAX_MS));
-        dkt_mail_t *mail = dkt_mailbox_drain(box);
-        assert_non_null(mail);
+        dkt_mail_t *mail = dkt_mailbox_drain(box); /* NULL: woken in vain */
         while (mail) {
             s_message_t *message = (s_message_t *)mail;
             mail = mail->next;

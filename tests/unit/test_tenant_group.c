@@ -184,13 +184,16 @@ static void test_memo_new_ids_are_young_but_not_of_the_future(void **state)
     dkt_memo_init(&memo);
     dkt_uuid_t id = s_id(NOW_MS + DKT_MEMO_SKEW_MS + 1, 1);
     assert_false(dkt_memo_new_id(&memo, &id, NOW_MS + DKT_MEMO_SKEW_MS)); /* not activated */
-    dkt_memo_activated(&memo, NOW_MS);
+    dkt_memo_activated(&memo, NOW_MS, false);
     assert_true(dkt_memo_new_id(&memo, &id, NOW_MS + 1));
     assert_false(dkt_memo_new_id(&memo, &id, NOW_MS));
     id = s_id(NOW_MS + DKT_MEMO_SKEW_MS, 1);
     assert_false(dkt_memo_new_id(&memo, &id, NOW_MS + DKT_MEMO_SKEW_MS));
     dkt_uuid_t random = {.bytes = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x40}};
     assert_false(dkt_memo_new_id(&memo, &random, INT64_MAX - DKT_MEMO_SKEW_MS));
+    dkt_memo_activated(&memo, NOW_MS, true); /* no id was ever stored */
+    assert_true(dkt_memo_new_id(&memo, &id, NOW_MS));
+    assert_false(dkt_memo_new_id(&memo, &random, NOW_MS));
     dkt_memo_fini(&memo);
 }
 
@@ -199,7 +202,7 @@ static void test_memo_evicts_the_oldest_and_looks_its_like_up_again(void **state
     (void)state;
     dkt_memo_t memo;
     dkt_memo_init(&memo);
-    dkt_memo_activated(&memo, NOW_MS);
+    dkt_memo_activated(&memo, NOW_MS, false);
     const int64_t from_ms = NOW_MS + DKT_MEMO_SKEW_MS + 1;
     dkt_uuid_t open_id = s_id(from_ms, 999999);
     uint32_t open = dkt_memo_add(&memo, &open_id, &s_digest, DKT_MEMO_PENDING);

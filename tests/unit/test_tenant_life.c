@@ -135,7 +135,7 @@ static void test_tenant_dispatches_and_then_it_is_too_late(void **state)
     bench_destroy(&bench);
 }
 
-/* Found: an owner whose lock had vanished answered "too_late" for a ticket of its successor. */
+/* An owner whose lock vanished must not say "too_late" about a ticket of its successor. */
 static void test_tenant_ends_when_the_database_has_an_open_ticket_it_lacks(void **state)
 {
     (void)state;
