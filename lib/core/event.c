@@ -11,11 +11,12 @@
 
 #include "lib/core/proto_mp.h"
 
-#define S_FIELDS      7
-#define S_TEXT_MIN    4096
-#define S_EVENT_BYTES 768 /* of one event in a batch, without what must be escaped */
-#define S_MS_PER_S    1000
-#define S_CONTROL_MAX 0x20
+#define S_FIELDS       7
+#define S_TEXT_MIN     4096
+#define S_EVENT_BYTES  768 /* of one event in a batch, without what must be escaped */
+#define S_MS_PER_S     1000
+#define S_CONTROL_MAX  0x20
+#define S_ESCAPE_BYTES 6 /* of a control character */
 
 /* -- reading -- */
 
@@ -173,18 +174,28 @@ __attribute__((format(printf, 2, 3))) static void s_put(dkt_text_buf_t *out, con
 /* A JSON string. The text is valid UTF-8: only quotes, backslashes and controls need an escape. */
 static void s_put_text(dkt_text_buf_t *out, dkt_view_t text)
 {
-    s_put(out, "\"");
+    static const char hex[] = "0123456789abcdef";
+    if (out->failed || !s_room(out, (size_t)text.len * S_ESCAPE_BYTES + 2)) {
+        return;
+    }
+    char *at = out->data + out->len;
+    *at++ = '"';
     for (uint32_t i = 0; i < text.len; i++) {
-        unsigned char letter = text.data[i];
+        uint8_t letter = text.data[i];
         if (letter < S_CONTROL_MAX) {
-            s_put(out, "\\u%04x", letter);
-        } else if (letter == '"' || letter == '\\') {
-            s_put(out, "\\%c", letter);
+            memcpy(at, "\\u00", 4);
+            at[4] = hex[letter >> 4];
+            at[5] = hex[letter & 15];
+            at += S_ESCAPE_BYTES;
         } else {
-            s_put(out, "%c", letter);
+            if (letter == '"' || letter == '\\') {
+                *at++ = '\\';
+            }
+            *at++ = (char)letter;
         }
     }
-    s_put(out, "\"");
+    *at++ = '"';
+    out->len = (size_t)(at - out->data);
 }
 
 static void s_put_event(dkt_text_buf_t *out, const dkt_keyring_t *keys, const dkt_client_t *client,
