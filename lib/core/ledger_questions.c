@@ -204,11 +204,35 @@ bool dkt_ledger_earliest(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index
 /* -- available -----------------------------------------------------------------------------------
  */
 
+/* Are the free lanes of the class's window all that it can get, because no limit takes one away and
+ * no ticket that stands there could leave it? Then they need no trial, only counting. */
+static bool s_only_free_lanes(dkt_ledger_t *self, uint8_t class_index, uint32_t *free_lanes)
+{
+    uint32_t first = dkt_li_first(self->now_ms, DKT_COMMIT_BUDGET_MS);
+    uint32_t last = dkt_li_last(self->now_ms + dkt_li_level_ms(self, class_index));
+    *free_lanes = 0;
+    if (self->shape.limited) {
+        return false;
+    }
+    for (uint32_t minute = first; minute <= last; minute++) {
+        *free_lanes += dkt_li_minute(self, minute)->free_count;
+        uint32_t top = self->settings.rebooking ? dkt_li_top(self, minute) : DKT_LI_NONE;
+        if (top != DKT_LI_NONE && dkt_li_last(self->records[top].deadline_ms) > last) {
+            return false;
+        }
+    }
+    return true;
+}
+
 uint32_t dkt_ledger_available(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index,
                               uint32_t *first_minute)
 {
     if (dkt_ledger_probe(self, now_ms, class_index, first_minute) != DKT_VERDICT_YES) {
         return 0;
+    }
+    uint32_t free_lanes;
+    if (s_only_free_lanes(self, class_index, &free_lanes)) {
+        return free_lanes;
     }
     dkt_ledger_t *trial = dkt_li_clone(self);
     if (!trial) {
