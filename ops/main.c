@@ -27,6 +27,8 @@ static const s_command_t s_commands[] = {
     {"account", dkt_cmd_account_main, "create | login | logout | password"},
     {"ticket", dkt_cmd_ticket_main, "create | cancel | get | list | resolve"},
     {"tenant", dkt_cmd_tenant_main, "get | set | list | suspend | resume | export | delete"},
+    {"events", dkt_events_main, "tail: what happens to tickets, as it happens"},
+    {"top", dkt_top_main, "what every worker does, once a second"},
     {"worker", dkt_worker_main, "one more worker for a running fleet"},
     {"broker", dkt_broker_main, "one more broker for a running fleet"},
     {"bench", s_bench_main, "measure: policy | ledger | load | chain | plpgsql"},

@@ -119,7 +119,10 @@ static int s_args_node(const dkt_up_t *up, const dkt_up_child_t *child, dkt_up_s
 
 static void s_args_worker(const dkt_up_t *up, const dkt_up_child_t *child, dkt_up_spec_t *spec)
 {
-    s_args_node(up, child, spec);
+    int count = s_args_node(up, child, spec);
+    snprintf(s_texts[3], sizeof s_texts[3], "nats://127.0.0.1:%d", s_port(up, S_OFFSET_NATS));
+    spec->args[count++] = "--nats";
+    spec->args[count++] = s_texts[3];
 }
 
 static void s_args_broker(const dkt_up_t *up, const dkt_up_child_t *child, dkt_up_spec_t *spec)

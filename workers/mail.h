@@ -7,7 +7,7 @@
  *   node loop  ------------------------------> directory   ------> hasher
  *      ^  |        ACCOUNT SUSPEND LIST GET SETTINGS
  *      |  +----------------------------------> accounts
- *      |  +--- WORK HASHED ------------------> tenant actors
+ *      |  +--- WORK HASHED RELAY_ASK --------> tenant actors --RELAY_*--> relay
  *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT ROWS
  */
 #ifndef DKT_WORKERS_MAIL_H
@@ -17,6 +17,7 @@
 
 #include "lib/core/ids.h"
 #include "lib/core/link.h"
+#include "lib/core/relay.h"
 #include "lib/core/tenant.h"
 #include "lib/core/token.h"
 #include "lib/edge/mailbox.h"
@@ -50,6 +51,13 @@ typedef enum {
     DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
     DKT_MAIL_ROWS,
     DKT_MAIL_SETTLE, /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
+    /* dkt_relay_mail_t, from actors to the relay */
+    DKT_MAIL_RELAY_BEGIN,
+    DKT_MAIL_RELAY_ROW,
+    DKT_MAIL_RELAY_READ, /* the result of a read */
+    DKT_MAIL_RELAY_END,
+    DKT_MAIL_RELAY_ACK, /* dkt_relay_ack_mail_t, from the NATS client's thread to the relay */
+    DKT_MAIL_RELAY_ASK, /* dkt_relay_ask_mail_t, from the relay through the node loop to an actor */
 } dkt_mail_kind_t;
 
 /* A request inside a worker. The core sees `work` only; its container is found again from it. */
@@ -189,6 +197,43 @@ typedef struct {
     bool suspended;
 } dkt_context_mail_t;
 
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    uint64_t serial;       /* which activation */
+    uint64_t seq;          /* BEGIN: newest row; ROW: this row */
+    dkt_relay_row_t *row;  /* ROW, NULL: it did not fit */
+    dkt_relay_mark_t mark; /* READ: the progress that is stored */
+    bool complete;
+    uint32_t count;
+    dkt_relay_row_t *rows[]; /* READ */
+} dkt_relay_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    uint64_t token; /* of the message */
+    bool good;
+    uint64_t stream_seq;
+} dkt_relay_ack_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    uint64_t serial;
+    bool read, mark;
+    dkt_relay_read_t read_from;
+    dkt_relay_mark_t marked;
+} dkt_relay_ask_mail_t;
+
+#define DKT_STATS_CELLS 128 /* 4 steps in each power of two of microseconds */
+
+/* Counters of a worker for docket.stats; written by many threads, read once a second. */
+typedef struct {
+    atomic_ullong requests, activations, commits, commit_us_sum, rows;
+    atomic_uint tenants, open;
+    atomic_uint commit_us[DKT_STATS_CELLS];
+} dkt_worker_stats_t;
+
 /* What all threads of the process share; set before they start and constant from then on, but for
  * what is atomic. */
 typedef struct {
@@ -206,6 +251,11 @@ typedef struct {
     atomic_bool leader;         /* is this worker's directory the leader? */
     atomic_bool control_up;     /* does it have a session on the control database? */
     atomic_bool stopping;       /* for threads that sleep between tries */
+    const char *nats, *keys;    /* address, NULL: no events; folder */
+    dkt_mailbox_t *relay_box;   /* NULL: no events */
+    atomic_ullong relay_bytes;  /* of journal rows on their way, <= DKT_RELAY_BYTES_MAX and a bit */
+    atomic_uint relay_rows;     /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
+    dkt_worker_stats_t stats;
 } dkt_env_t;
 
 /* Into a mailbox that is large enough for everything that may be open: a refusal is our bug. */

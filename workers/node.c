@@ -76,6 +76,17 @@ static void s_on_context(dkt_node_t *self, dkt_mail_t *mail)
     free(mail);
 }
 
+/* To the activation that it is for, if that is still there. */
+static void s_on_relay_ask(dkt_node_t *self, dkt_mail_t *mail)
+{
+    const dkt_relay_ask_mail_t *ask = (const dkt_relay_ask_mail_t *)mail;
+    dkt_record_t *record = dkt_node_find(self, &ask->client);
+    if (!record || !record->actor || record->serial != ask->serial ||
+        !dkt_actor_push(record->actor, mail, DKT_MAIL_RELAY_ASK)) {
+        free(mail);
+    }
+}
+
 static void s_begin_to_leave(dkt_node_t *self)
 {
     if (!self->leaving) {
@@ -104,12 +115,12 @@ static const struct {
     dkt_mail_kind_t kind;
     s_handler_fn *handle; /* takes the mail */
 } s_handlers[] = {
-    {DKT_MAIL_ANSWER, s_on_answer},   {DKT_MAIL_WORK, s_on_work},
-    {DKT_MAIL_HASHED, s_on_hashed},   {DKT_MAIL_READY, s_on_ready},
-    {DKT_MAIL_ENDED, s_on_ended},     {DKT_MAIL_FOUND, s_on_found},
-    {DKT_MAIL_TABLE, s_on_table},     {DKT_MAIL_BROKERS, s_on_brokers},
-    {DKT_MAIL_CONTEXT, s_on_context}, {DKT_MAIL_STOP, s_on_stop},
-    {DKT_MAIL_ROWS, s_on_rows},
+    {DKT_MAIL_ANSWER, s_on_answer},       {DKT_MAIL_WORK, s_on_work},
+    {DKT_MAIL_HASHED, s_on_hashed},       {DKT_MAIL_READY, s_on_ready},
+    {DKT_MAIL_ENDED, s_on_ended},         {DKT_MAIL_FOUND, s_on_found},
+    {DKT_MAIL_TABLE, s_on_table},         {DKT_MAIL_BROKERS, s_on_brokers},
+    {DKT_MAIL_CONTEXT, s_on_context},     {DKT_MAIL_STOP, s_on_stop},
+    {DKT_MAIL_RELAY_ASK, s_on_relay_ask}, {DKT_MAIL_ROWS, s_on_rows},
 };
 #define S_HANDLER_COUNT (sizeof s_handlers / sizeof s_handlers[0])
 

@@ -82,6 +82,11 @@ static void s_sweep(dkt_node_t *self)
     }
     s_passivate_idle(self);
     s_forget_idle(self);
+    dkt_worker_stats_t *stats = &self->env->stats;
+    atomic_store(&stats->requests, self->counts.requests);
+    atomic_store(&stats->activations, self->counts.activations);
+    atomic_store(&stats->tenants, self->counts_of_state[DKT_NODE_SERVING]);
+    atomic_store(&stats->open, self->open_count);
 }
 
 void dkt_node_turn(dkt_node_t *self)

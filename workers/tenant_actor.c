@@ -15,6 +15,7 @@
 #include "lib/edge/log.h"
 #include "lib/edge/pgstore.h"
 #include "workers/hasher.h"
+#include "workers/relay_feed.h"
 
 #define S_TOKEN_TTL_MS      900000
 #define S_MAILBOX_MAX       (2 * DKT_MAILBOX_MAX) /* works, and as many results of hashing */
@@ -32,6 +33,7 @@ struct dkt_actor {
     zsock_t *pipe;
     dkt_tenant_t *core;
     dkt_pgstore_t *store;
+    dkt_relay_feed_t feed;
     dkt_mail_t *out_head, *out_tail;         /* answers of this turn */
     bool fresh;                              /* something was fed and not flushed */
     bool served;                             /* READY was told */
@@ -45,6 +47,7 @@ struct dkt_actor {
 static void s_port_submit(void *ctx, const dkt_batch_t *batch)
 {
     dkt_actor_t *self = ctx;
+    dkt_relay_feed_submit(&self->feed, batch);
     dkt_pgstore_submit(self->store, batch);
 }
 
@@ -170,7 +173,7 @@ static bool s_is_over(const dkt_actor_t *self)
 static void s_on_result(void *ctx, const dkt_store_result_t *result)
 {
     dkt_actor_t *self = ctx;
-    if (!s_is_over(self)) {
+    if (!dkt_relay_feed_result(&self->feed, result) && !s_is_over(self)) {
         s_step(self, &(dkt_tenant_event_t){.kind = DKT_TEV_RESULT, .result = result});
     }
 }
@@ -215,6 +218,11 @@ static void s_take_mail(dkt_actor_t *self)
             } else {
                 s_step(self, &(dkt_tenant_event_t){.kind = DKT_TEV_REQUEST, .work = work});
             }
+        } else if (mail->kind == DKT_MAIL_RELAY_ASK) {
+            if (!s_is_over(self)) {
+                dkt_relay_feed_ask(&self->feed, (const dkt_relay_ask_mail_t *)mail, self->store);
+            }
+            free(mail);
         } else {
             assert(mail->kind == DKT_MAIL_HASHED);
             const dkt_hash_job_t *job = &((dkt_hash_mail_t *)mail)->job;
@@ -247,6 +255,7 @@ static void s_tell_ready(dkt_actor_t *self)
         return;
     }
     self->served = true;
+    dkt_relay_feed_begin(&self->feed);
     dkt_actor_mail_t *ready = dkt_mail_alloc(sizeof *ready);
     ready->client = self->config.client;
     ready->serial = self->config.serial;
@@ -295,6 +304,7 @@ static void s_turn(dkt_actor_t *self)
     s_tell_ready(self);
     s_note_idle(self, dkt_clock_mono_ms());
     s_flush_out(self);
+    dkt_relay_feed_flush(&self->feed);
 }
 
 static bool s_open(dkt_actor_t *self)
@@ -343,7 +353,7 @@ static void s_copy_end(dkt_actor_t *self, dkt_actor_mail_t *mail)
     mail->clean = end->clean;
     mail->lock_held = end->lock_held;
     mail->stale = end->stale;
-    mail->next_due_ms = end->next_due_ms;
+    mail->next_due_ms = dkt_relay_feed_due_ms(&self->feed, end->next_due_ms);
     snprintf(mail->text, sizeof mail->text, "%s",
              self->store_text[0] ? self->store_text : end->text);
     uint32_t count = end->suspect_count < DKT_SUSPECTS_MAX ? end->suspect_count : DKT_SUSPECTS_MAX;
@@ -373,6 +383,7 @@ static void s_actor(zsock_t *pipe, void *argument)
     ended->served = self->served;
     dkt_pgstore_destroy(&self->store);
     s_flush_out(self);
+    dkt_relay_feed_end(&self->feed);
     dkt_tenant_destroy(&self->core);
     dkt_mail_post(self->config.env->node_box, &ended->mail, DKT_MAIL_ENDED);
 }
@@ -395,6 +406,7 @@ dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config)
     self->ended = ended;
     ended->client = config->client;
     ended->serial = config->serial;
+    dkt_relay_feed_init(&self->feed, config->env, &config->client, config->serial);
     self->zactor = zactor_new(s_actor, self);
     assert(self->zactor);
     /* A command to an actor that has just ended must fail, not wait for a peer that is gone. */

@@ -24,25 +24,30 @@
 #include "workers/hasher.h"
 #include "workers/node.h"
 #include "workers/pool.h"
+#include "workers/relay.h"
 
 #define S_EVENTS_MAX        (1 << 20) /* answers that are open, and events of actors */
 #define S_DIRECTORY_BOX_MAX (4 * DKT_NODE_RECORDS_MAX)
 #define S_DECIMAL           10
 #define S_IDLE_VARIABLE     "DOCKET_IDLE_MS"  /* for tests: passivation without a minute's wait */
 #define S_PROBE_VARIABLE    "DOCKET_PROBE_MS" /* and the backstop without ten */
+/* Rows have their own bound below it; what may not be refused, each of an actor's, fits beside. */
+#define S_RELAY_BOX_MAX (DKT_RELAY_BOX_MAX + 8 * DKT_NODE_RECORDS_MAX)
 
 static const char s_usage[] =
-    "usage: docket worker --join URI --keys DIR --node NAME [--ready-fd N]\n"
+    "usage: docket worker --join URI --keys DIR --node NAME [--nats URL]\n"
+    "                     [--ready-fd N]\n"
     "\n"
     "Hosts tenants: one worker per node. Ends cleanly on SIGTERM or SIGINT.\n"
     "  --join URI     the control database, postgresql://..\n"
     "  --keys DIR     folder with the fleet's keys\n"
     "  --node NAME    this node's name, at most 23 characters of a-z, 0-9 and -\n"
+    "  --nats URL     where events and statistics are published; without it, nowhere\n"
     "  --ready-fd N   writes a line to this descriptor when it is ready\n"
     "  --help         this text\n";
 
 typedef struct {
-    const char *uri, *keys, *node;
+    const char *uri, *keys, *node, *nats;
     int ready_fd;
 } s_options_t;
 
@@ -52,6 +57,7 @@ typedef struct {
     dkt_hasher_t *hasher;
     dkt_accounts_t *accounts;
     dkt_pool_t *pool;
+    dkt_relay_thread_t *relay;
     dkt_directory_t *directory;
 } s_worker_t;
 
@@ -61,9 +67,13 @@ typedef struct {
 static int s_parse(int argc, char **argv, s_options_t *options)
 {
     static const struct option rows[] = {
-        {"join", required_argument, NULL, 'j'}, {"keys", required_argument, NULL, 'k'},
-        {"node", required_argument, NULL, 'n'}, {"ready-fd", required_argument, NULL, 'r'},
-        {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0},
+        {"join", required_argument, NULL, 'j'},
+        {"keys", required_argument, NULL, 'k'},
+        {"node", required_argument, NULL, 'n'},
+        {"ready-fd", required_argument, NULL, 'r'},
+        {"nats", required_argument, NULL, 'N'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     int letter;
     optind = 0;
@@ -74,6 +84,8 @@ static int s_parse(int argc, char **argv, s_options_t *options)
             options->keys = optarg;
         } else if (letter == 'n') {
             options->node = optarg;
+        } else if (letter == 'N') {
+            options->nats = optarg;
         } else if (letter == 'r') {
             options->ready_fd = (int)strtol(optarg, NULL, S_DECIMAL);
         } else {
@@ -159,11 +171,19 @@ static bool s_make_boxes(dkt_env_t *env)
     env->hasher_box = dkt_mailbox_new(DKT_HASH_QUEUE_MAX + 1);
     env->directory_box = dkt_mailbox_new(S_DIRECTORY_BOX_MAX);
     env->accounts_box = dkt_mailbox_new(DKT_ACCOUNT_JOBS_MAX);
-    return env->node_box && env->hasher_box && env->directory_box && env->accounts_box;
+    env->relay_box = env->nats ? dkt_mailbox_new(S_RELAY_BOX_MAX) : NULL;
+    return env->node_box && env->hasher_box && env->directory_box && env->accounts_box &&
+           (env->relay_box || !env->nats);
 }
 
 static bool s_start(s_worker_t *self)
 {
+    if (self->env.nats) {
+        self->relay = dkt_relay_thread_new(&self->env);
+        if (!self->relay) {
+            return false;
+        }
+    }
     self->hasher = dkt_hasher_new(&self->env);
     self->accounts = dkt_accounts_new(&self->env);
     self->pool = dkt_pool_new(&self->env);
@@ -183,6 +203,8 @@ static void s_empty(dkt_mailbox_t *box)
             free(((dkt_hash_mail_t *)mail)->work);
         } else if (mail->kind == DKT_MAIL_ACCOUNT || mail->kind == DKT_MAIL_TENANT) {
             free(((dkt_command_mail_t *)mail)->work);
+        } else {
+            dkt_relay_mail_empty(mail);
         }
         free(mail);
         mail = next;
@@ -193,15 +215,18 @@ static void s_stop(s_worker_t *self)
 {
     dkt_env_t *env = &self->env;
     atomic_store(&env->stopping, true);
+    dkt_relay_thread_destroy(&self->relay);
     dkt_pool_destroy(&self->pool);
     dkt_accounts_destroy(&self->accounts);
     dkt_hasher_destroy(&self->hasher);
     dkt_directory_destroy(&self->directory);
     dkt_mailbox_t **boxes[] = {&env->node_box, &env->hasher_box, &env->directory_box,
-                               &env->accounts_box};
+                               &env->accounts_box, &env->relay_box};
     for (size_t i = 0; i < sizeof boxes / sizeof boxes[0]; i++) {
         s_empty(*boxes[i]);
-        dkt_mailbox_destroy(boxes[i]);
+        if (*boxes[i]) {
+            dkt_mailbox_destroy(boxes[i]);
+        }
     }
     sodium_memzero(&self->env, sizeof self->env);
     if (self->signal_fd >= 0) {
@@ -225,6 +250,8 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     self->env.node = options->node;
     self->env.idle_ms = s_span_ms(S_IDLE_VARIABLE, DKT_IDLE_PASSIVATE_MS);
     self->env.probe_ms = s_span_ms(S_PROBE_VARIABLE, DKT_PROBE_MS);
+    self->env.nats = options->nats;
+    self->env.keys = options->keys;
     randombytes_buf(self->env.incarnation.bytes, sizeof self->env.incarnation.bytes);
     if (!s_make_boxes(&self->env) || !s_start(self)) {
         dkt_log(DKT_LOG_ERROR, "no memory or no threads to start with");

@@ -69,6 +69,26 @@
 #define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */
 #define DKT_STORE_KEEP_BYTES  65536 /* a parameter buffer above this is freed after its use */
 
+/* -- relay of events -- */
+#define DKT_RELAY_WINDOW         64  /* messages of one tenant without an acknowledgement */
+#define DKT_RELAY_ROWS_MAX       128 /* journal rows of one tenant in memory; others: read again */
+#define DKT_RELAY_READ_MAX       64  /* journal rows of one read */
+#define DKT_RELAY_MESSAGES_MAX   64  /* of one journal row: a bit each */
+#define DKT_RELAY_EVENTS_MAX     1024 /* of one message: at most 600 bytes each, 1 MiB in all */
+#define DKT_RELAY_ACK_MS         2000 /* silence after which everything open is sent again */
+#define DKT_RELAY_READ_MS        5000 /* a read without a result is asked again */
+#define DKT_RELAY_BACKOFF_MIN_MS 100
+#define DKT_RELAY_BACKOFF_MAX_MS 5000
+#define DKT_RELAY_MARK_MS        2000 /* progress is written at most this often */
+#define DKT_RELAY_BOX_MAX        65536 /* mails for the relay; what does not fit is read again */
+#define DKT_RELAY_BYTES_MAX      67108864 /* journal rows in memory of one worker: 64 MiB */
+#define DKT_RELAY_OPEN_MAX       4096 /* messages of one worker without an acknowledgement */
+#define DKT_RELAY_TURN_MS        10   /* the relay gathers this long: few wake-ups, no latency */
+#define DKT_RELAY_KEEP_DAYS      7    /* of the stream, as of the journal */
+#define DKT_RELAY_STREAM_BYTES   INT64_C(2147483648) /* of the stream: 4 million events */
+#define DKT_RELAY_WAKE_MS        60000 /* a tenant that closes with events unpublished is woken */
+#define DKT_NATS_RETRY_MS        250  /* between two tries to connect */
+
 /* -- between our processes -- */
 #define DKT_VSHARDS              4096
 #define DKT_LINK_BYTES_MAX       1048576   /* MAXMSGSIZE on the workers' side of a broker */

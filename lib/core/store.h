@@ -69,9 +69,13 @@ typedef enum {
                        last_journal_ms, last_journal_seq, last_ticket, last handoff body */
     DKT_BATCH_LOAD, /* settings, live tickets (open, or dispatched and not breached; without subject
                        and payload), revoked tokens that have not expired, account */
-    DKT_BATCH_GUARD, /* the bare guard */
-    DKT_BATCH_READ,  /* lookups, gets and lists; no guard, writes nothing */
-    DKT_BATCH_COMMIT /* guard and a group's net effects */
+    DKT_BATCH_GUARD,  /* the bare guard */
+    DKT_BATCH_READ,   /* lookups, gets and lists; no guard, writes nothing */
+    DKT_BATCH_COMMIT, /* guard and a group's net effects */
+    /* The relay's, submitted by the shell beside the core's own; no guard, and a failure of theirs
+       ends the connection like any other. */
+    DKT_BATCH_RELAY_READ, /* progress, and journal rows after a sequence number */
+    DKT_BATCH_RELAY_MARK  /* writes the progress; durable soon, not at once: losing it repeats */
 } dkt_batch_kind_t;
 
 /* A group's net effects: one final row per ticket, in the order of the steps. All arrays belong to
@@ -117,13 +121,33 @@ typedef struct {
     uint64_t list_after; /* ticket number of the cursor */
 } dkt_read_t;
 
+/* How far the journal was published: the contiguous acknowledged prefix, and on which stream. */
+typedef struct {
+    uint64_t acked_seq;
+    int64_t stream_created_ms; /* 0: never published */
+    uint64_t stream_seq;       /* the newest message of ours on that stream */
+} dkt_relay_mark_t;
+
+typedef struct {
+    bool from_kept; /* after the progress that is stored; otherwise after `after_seq` */
+    uint64_t after_seq;
+    uint32_t limit;
+} dkt_relay_read_t;
+
+typedef struct {
+    uint64_t seq;
+    dkt_view_t events; /* msgpack */
+} dkt_journal_row_t;
+
 typedef struct {
     dkt_batch_kind_t kind;
-    uint64_t epoch; /* GUARD, COMMIT, TAKE (out) */
+    uint64_t epoch; /* GUARD, COMMIT, RELAY_MARK, TAKE (out) */
     union {
         dkt_table_version_t table; /* TAKE */
         dkt_read_t read;
         dkt_commit_t commit;
+        dkt_relay_read_t relay_read;
+        dkt_relay_mark_t relay_mark;
     };
 } dkt_batch_t;
 
@@ -165,6 +189,10 @@ typedef struct {
     dkt_view_t account_password; /* argon2id string */
     dkt_view_t sub_domain, account_name;
     int64_t tokens_valid_from_ms;
+    /* RELAY_READ */
+    dkt_relay_mark_t relay;
+    uint32_t journal_count;
+    const dkt_journal_row_t *journal; /* ascending */
 } dkt_store_result_t;
 
 #endif

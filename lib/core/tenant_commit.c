@@ -402,6 +402,8 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
     case DKT_BATCH_LOCK:
     case DKT_BATCH_TAKE:
     case DKT_BATCH_LOAD:
+    case DKT_BATCH_RELAY_READ:
+    case DKT_BATCH_RELAY_MARK:
         dkt_tenant_fail(self, "a result that nobody asked for");
         return;
     }

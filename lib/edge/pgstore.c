@@ -71,8 +71,15 @@ static void s_pop(dkt_pgstore_t *self)
 static bool s_writes(const dkt_pgstore_entry_t *entry)
 {
     static const bool writes[] = {
-        [DKT_BATCH_LOCK] = true,   [DKT_BATCH_TAKE] = true,  [DKT_BATCH_LOAD] = false,
-        [DKT_BATCH_GUARD] = false, [DKT_BATCH_READ] = false, [DKT_BATCH_COMMIT] = true,
+        [DKT_BATCH_LOCK] = true,
+        [DKT_BATCH_TAKE] = true,
+        [DKT_BATCH_LOAD] = false,
+        [DKT_BATCH_GUARD] = false,
+        [DKT_BATCH_READ] = false,
+        [DKT_BATCH_COMMIT] = true,
+        /* Nobody waits for a mark, and a lost one only repeats: it needs no turn of its own. */
+        [DKT_BATCH_RELAY_READ] = false,
+        [DKT_BATCH_RELAY_MARK] = false,
     };
     return entry->evict || writes[entry->batch.kind];
 }

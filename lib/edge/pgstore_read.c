@@ -258,6 +258,34 @@ bool dkt_pgstore_take_revoked(dkt_pgstore_t *self, const PGresult *rows, dkt_sto
     return true;
 }
 
+bool dkt_pgstore_take_kept(dkt_pgstore_t *self, const PGresult *rows, dkt_store_result_t *out)
+{
+    s_cursor_t cursor = {self, rows, 0, 0};
+    if (PQntuples(rows) != 1) {
+        return false;
+    }
+    out->relay.acked_seq = s_u64(&cursor);
+    out->relay.stream_created_ms = s_time_ms(&cursor);
+    out->relay.stream_seq = s_u64(&cursor);
+    return true;
+}
+
+bool dkt_pgstore_take_journal(dkt_pgstore_t *self, const PGresult *rows, dkt_store_result_t *out)
+{
+    int count = PQntuples(rows);
+    if (count > DKT_RELAY_READ_MAX) {
+        return false;
+    }
+    for (int i = 0; i < count; i++) {
+        s_cursor_t cursor = {self, rows, i, 0};
+        self->journal[i].seq = s_u64(&cursor);
+        self->journal[i].events = s_view(&cursor);
+    }
+    out->journal = self->journal;
+    out->journal_count = (uint32_t)count;
+    return true;
+}
+
 /* -- results --------------------------------------------------------------------------------------
  */
 

@@ -43,7 +43,10 @@
     X(SETTINGS)                                                                                    \
     X(PASSWORD)                                                                                    \
     X(REVOKE)                                                                                      \
-    X(HANDOFF)
+    X(HANDOFF)                                                                                     \
+    X(RELAY_KEPT)                                                                                  \
+    X(RELAY_ROWS)                                                                                  \
+    X(RELAY_MARK)
 
 typedef enum {
 #define X(name) DKT_SQL_##name,
@@ -117,6 +120,7 @@ struct dkt_pgstore {
     dkt_ticket_row_t *tickets;
     uint32_t ticket_cap;
     dkt_revoked_t *revoked;
+    dkt_journal_row_t journal[DKT_RELAY_READ_MAX];
     dkt_settings_t settings;
     /* parameters under construction */
     dkt_pgarray_t columns[DKT_COLUMNS_MAX];
@@ -132,6 +136,7 @@ void dkt_pgstore_read_done(dkt_pgstore_t *self);
 
 dkt_pgstore_take_fn dkt_pgstore_take_lock, dkt_pgstore_take_take, dkt_pgstore_take_settings,
     dkt_pgstore_take_classes, dkt_pgstore_take_tickets, dkt_pgstore_take_list,
-    dkt_pgstore_take_revoked, dkt_pgstore_take_guard;
+    dkt_pgstore_take_revoked, dkt_pgstore_take_guard, dkt_pgstore_take_kept,
+    dkt_pgstore_take_journal;
 
 #endif

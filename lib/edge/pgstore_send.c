@@ -479,12 +479,43 @@ static bool s_send_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
     return s_send_list(self, entry, read);
 }
 
+static bool s_send_relay_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
+{
+    const dkt_relay_read_t *read = &entry->batch.relay_read;
+    s_params_t none = {0}, params = {0};
+    assert(read->limit <= DKT_RELAY_READ_MAX);
+    if (read->from_kept) {
+        s_add(&params, NULL, 0);
+    } else {
+        s_add_u64(&params, read->after_seq);
+    }
+    s_add_i64(&params, read->limit);
+    return s_run(self, entry, DKT_SQL_RELAY_KEPT, &none) &&
+           s_run(self, entry, DKT_SQL_RELAY_ROWS, &params);
+}
+
+static bool s_send_relay_mark(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
+{
+    const dkt_relay_mark_t *mark = &entry->batch.relay_mark;
+    s_params_t params = {0};
+    s_add_u64(&params, mark->acked_seq);
+    s_add_time(&params, mark->stream_created_ms);
+    s_add_u64(&params, mark->stream_seq);
+    s_add_u64(&params, entry->batch.epoch);
+    return s_run(self, entry, DKT_SQL_RELAY_MARK, &params);
+}
+
 typedef bool(s_send_fn)(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry);
 
 static s_send_fn *const s_senders[] = {
-    [DKT_BATCH_LOCK] = s_send_lock, [DKT_BATCH_TAKE] = s_send_take,
-    [DKT_BATCH_LOAD] = s_send_load, [DKT_BATCH_GUARD] = s_send_guard,
-    [DKT_BATCH_READ] = s_send_read, [DKT_BATCH_COMMIT] = s_send_commit,
+    [DKT_BATCH_LOCK] = s_send_lock,
+    [DKT_BATCH_TAKE] = s_send_take,
+    [DKT_BATCH_LOAD] = s_send_load,
+    [DKT_BATCH_GUARD] = s_send_guard,
+    [DKT_BATCH_READ] = s_send_read,
+    [DKT_BATCH_COMMIT] = s_send_commit,
+    [DKT_BATCH_RELAY_READ] = s_send_relay_read,
+    [DKT_BATCH_RELAY_MARK] = s_send_relay_mark,
 };
 
 bool dkt_pgstore_send(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)

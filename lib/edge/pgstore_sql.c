@@ -80,6 +80,12 @@ static const char s_handoff[] = "insert into handoff (epoch, body) values ($1::i
                                 "on conflict (one) do update set epoch = excluded.epoch, "
                                 "body = excluded.body";
 
+/* Without a wait for the disk: what a crash forgets is published again. */
+static const char s_relay_mark[] =
+    "update relay set acked_seq = $1::int8, stream_created = $2::timestamptz, "
+    "stream_seq = $3::int8 from owner where owner.epoch = $4::int8 "
+    "and set_config('synchronous_commit', 'off', true) is not null";
+
 #define S_ROW(name, text, columns, take) [DKT_SQL_##name] = {#name, text, columns, take}
 
 const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
@@ -137,4 +143,11 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
           "values ($1::bytea, $2::timestamptz) on conflict do nothing",
           0, NULL),
     S_ROW(HANDOFF, s_handoff, 0, NULL),
+    S_ROW(RELAY_KEPT, "select acked_seq, stream_created, stream_seq from relay", 3,
+          dkt_pgstore_take_kept),
+    S_ROW(RELAY_ROWS,
+          "select seq, events from journal where seq > coalesce($1::int8, "
+          "(select acked_seq from relay)) order by seq limit $2::int8",
+          2, dkt_pgstore_take_journal),
+    S_ROW(RELAY_MARK, s_relay_mark, 0, NULL),
 };

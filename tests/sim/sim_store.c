@@ -487,6 +487,9 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
     case DKT_BATCH_READ:
         s_apply_read(self, batch, out);
         break;
+    case DKT_BATCH_RELAY_READ:
+    case DKT_BATCH_RELAY_MARK:
+        break; /* the shell's, not the core's: nobody submits them here */
     case DKT_BATCH_COMMIT:
         if (self->lock_session != session && !self->lock_may_vanish) {
             s_violate(self, "a commit without the lock", session, self->lock_session);

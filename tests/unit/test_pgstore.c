@@ -287,6 +287,52 @@ static void test_pgstore_commit_of_a_large_group(void **state)
     free(rows);
 }
 
+static void s_journal(uint64_t seq)
+{
+    dkt_batch_t batch = st_commit(&st_one);
+    batch.commit.journal_seq = seq;
+    batch.commit.journal_at_ms = ST_BASE_MS;
+    batch.commit.journal_events = (dkt_view_t){(const uint8_t *)"\x90", 1};
+    assert_int_equal(st_run(&st_one, &batch)->result.outcome, DKT_STORE_OK);
+}
+
+static const dkt_store_result_t *s_relay_read(dkt_relay_read_t read)
+{
+    const dkt_batch_t batch = {.kind = DKT_BATCH_RELAY_READ, .relay_read = read};
+    const dkt_store_result_t *result = &st_run(&st_one, &batch)->result;
+    assert_int_equal(result->outcome, DKT_STORE_OK);
+    return result;
+}
+
+static void test_pgstore_relay_reads_after_its_mark(void **state)
+{
+    (void)state;
+    st_own(&st_one);
+    for (uint64_t seq = 1; seq <= 3; seq++) {
+        s_journal(seq);
+    }
+    const dkt_relay_read_t kept = {.from_kept = true, .limit = 2};
+    const dkt_store_result_t *result = s_relay_read(kept);
+    assert_int_equal(result->relay.stream_created_ms, 0);
+    assert_int_equal(result->journal_count, 2);
+    dkt_batch_t mark = {
+        .kind = DKT_BATCH_RELAY_MARK, .epoch = st_one.epoch, .relay_mark = {2, ST_BASE_MS + 7, 99}};
+    assert_int_equal(st_run(&st_one, &mark)->result.outcome, DKT_STORE_OK);
+    result = s_relay_read(kept);
+    assert_int_equal(result->relay.acked_seq, 2);
+    assert_int_equal(result->relay.stream_created_ms, ST_BASE_MS + 7);
+    assert_int_equal(result->relay.stream_seq, 99);
+    assert_int_equal(result->journal_count, 1);
+    assert_int_equal(s_relay_read((dkt_relay_read_t){.after_seq = 0, .limit = 64})->journal_count,
+                     3);
+    mark.epoch--; /* an owner that was replaced */
+    mark.relay_mark.acked_seq = 3;
+    assert_int_equal(st_run(&st_one, &mark)->result.outcome, DKT_STORE_OK);
+    assert_int_equal(st_int("select acked_seq from relay"), 2);
+    support_pg_exec(st_admin, "update relay set acked_seq = 0, stream_created = null, "
+                              "stream_seq = 0");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +345,7 @@ int main(void)
         cmocka_unit_test_teardown(test_pgstore_read_pages_a_list_by_state, st_clean),
         cmocka_unit_test_teardown(test_pgstore_runs_queued_batches_in_order, st_clean),
         cmocka_unit_test_teardown(test_pgstore_commit_of_a_large_group, st_clean),
+        cmocka_unit_test_teardown(test_pgstore_relay_reads_after_its_mark, st_clean),
     };
     return cmocka_run_group_tests(tests, st_start, st_stop);
 }

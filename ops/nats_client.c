@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ops/nats_client.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lib/core/limits.h"
+#include "lib/edge/keys.h"
+
+#define S_CONNECT_MS    2000
+#define S_PING_MS       1000
+#define S_PINGS_OUT_MAX 2
+#define S_PORT_OFFSET   2
+
+static volatile sig_atomic_t s_stop;
+
+static void s_on_signal(int number)
+{
+    (void)number;
+    s_stop = 1;
+}
+
+void dkt_nats_watch_signals(void)
+{
+    const struct sigaction action = {.sa_handler = s_on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool dkt_nats_stopped(void)
+{
+    return s_stop != 0;
+}
+
+void dkt_nats_defaults(dkt_nats_where_t *where)
+{
+    static char url[64];
+    if (!where->url) {
+        where->url = getenv("DOCKET_NATS");
+    }
+    if (!where->url) {
+        snprintf(url, sizeof url, "nats://127.0.0.1:%d", DKT_UP_PORT_DEFAULT + S_PORT_OFFSET);
+        where->url = url;
+    }
+    if (!where->keys) {
+        where->keys = getenv("DOCKET_KEYS");
+    }
+}
+
+natsConnection *dkt_nats_connect(const dkt_nats_where_t *where, const char *name, dkt_err_t *err)
+{
+    char path[DKT_KEY_PATH_BYTES_MAX], public_key[DKT_NKEY_PUBLIC_CHARS + 1];
+    natsOptions *options = NULL;
+    natsConnection *connection = NULL;
+    if (!where->keys) {
+        err->status =
+            dkt_fail(err, DKT_INVALID_ARGUMENT, "keys", "which keys? --keys DIR, or DOCKET_KEYS");
+        return NULL;
+    }
+    if (dkt_keys_nats(where->keys, "ops", path, public_key, err) != DKT_OK) {
+        return NULL;
+    }
+    natsStatus status = natsOptions_Create(&options);
+    status = status ? status : natsOptions_SetURL(options, where->url);
+    status = status ? status : natsOptions_SetName(options, name);
+    status = status ? status : natsOptions_SetNKeyFromSeed(options, public_key, path);
+    status = status ? status : natsOptions_SetAllowReconnect(options, false);
+    status = status ? status : natsOptions_SetTimeout(options, S_CONNECT_MS);
+    status = status ? status : natsOptions_SetPingInterval(options, S_PING_MS);
+    status = status ? status : natsOptions_SetMaxPingsOut(options, S_PINGS_OUT_MAX);
+    status = status ? status : natsConnection_Connect(&connection, options);
+    natsOptions_Destroy(options);
+    if (status != NATS_OK) {
+        err->status =
+            dkt_fail(err, DKT_UNAVAILABLE, NULL, "%s: %s", where->url, natsStatus_GetText(status));
+        return NULL;
+    }
+    return connection;
+}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "workers/relay_wire.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+#include <nats/nats.h>
+
+#include "lib/edge/keys.h"
+#include "lib/edge/log.h"
+#include "workers/srv.h"
+
+#define S_CONNECT_MS     1000
+#define S_API_MS         1000
+#define S_PING_MS        1000
+#define S_PINGS_OUT_MAX  2
+#define S_WRITE_MS       2000
+#define S_CLOSE_MS       1000
+#define S_NS_PER_MS      INT64_C(1000000)
+#define S_DAY_NS         (INT64_C(86400) * 1000 * S_NS_PER_MS)
+#define S_DUPLICATES_NS  (INT64_C(120000) * S_NS_PER_MS)
+#define S_SUBJECT_MAX    128
+#define S_HEX            16
+#define S_MESSAGE_FORMAT "application/cloudevents-batch+json"
+
+struct dkt_wire {
+    dkt_env_t *env;
+    natsOptions *options;
+    natsConnection *connection;
+    jsCtx *js;
+    natsSubscription *acks;
+    natsInbox *inbox;
+    dkt_srv_t srv;
+};
+
+static bool s_good(natsStatus status)
+{
+    return status == NATS_OK;
+}
+
+/* -- acknowledgements, on a thread of the client's -- */
+
+/* {"stream": .., "seq": 1} or {"error": {..}}; no body: nobody listens to that subject. */
+static bool s_parse_ack(natsMsg *message, uint64_t *stream_seq)
+{
+    int len = natsMsg_GetDataLength(message);
+    json_t *root = len > 0 ? json_loadb(natsMsg_GetData(message), (size_t)len, 0, NULL) : NULL;
+    json_t *seq = root ? json_object_get(root, "seq") : NULL;
+    bool good = seq && json_is_integer(seq) && !json_object_get(root, "error");
+    *stream_seq = good ? (uint64_t)json_integer_value(seq) : 0;
+    json_decref(root);
+    return good;
+}
+
+static void s_on_ack(natsConnection *connection, natsSubscription *subscription, natsMsg *message,
+                     void *closure)
+{
+    dkt_wire_t *self = closure;
+    const char *dot = strrchr(natsMsg_GetSubject(message), '.');
+    dkt_relay_ack_mail_t *ack = dkt_mail_alloc(sizeof *ack);
+    (void)connection;
+    (void)subscription;
+    ack->mail.kind = DKT_MAIL_RELAY_ACK;
+    ack->token = dot ? strtoull(dot + 1, NULL, S_HEX) : 0;
+    ack->good = s_parse_ack(message, &ack->stream_seq);
+    if (!dkt_mailbox_push(self->env->relay_box, &ack->mail)) {
+        free(ack); /* the message is sent again, and found to be a duplicate */
+    }
+    natsMsg_Destroy(message);
+}
+
+/* -- connection -- */
+
+dkt_wire_t *dkt_wire_new(dkt_env_t *env)
+{
+    char path[DKT_KEY_PATH_BYTES_MAX], public_key[DKT_NKEY_PUBLIC_CHARS + 1];
+    char name[DKT_NODE_NAME_BYTES_MAX + 16];
+    dkt_err_t err = {0};
+    dkt_wire_t *self = calloc(1, sizeof *self);
+    if (!self || dkt_keys_nats(env->keys, "worker", path, public_key, &err) != DKT_OK) {
+        dkt_log(DKT_LOG_ERROR, "NATS: %s", self ? err.text : "no memory");
+        free(self);
+        return NULL;
+    }
+    self->env = env;
+    dkt_srv_init(&self->srv, "docket-worker", env->node, env->incarnation.bytes);
+    snprintf(name, sizeof name, "docket-worker %s", env->node);
+    bool good = s_good(natsOptions_Create(&self->options)) &&
+                s_good(natsOptions_SetURL(self->options, env->nats)) &&
+                s_good(natsOptions_SetName(self->options, name)) &&
+                s_good(natsOptions_SetNKeyFromSeed(self->options, public_key, path)) &&
+                s_good(natsOptions_UseGlobalMessageDelivery(self->options, true)) &&
+                s_good(natsOptions_SetAllowReconnect(self->options, false)) &&
+                s_good(natsOptions_SetTimeout(self->options, S_CONNECT_MS)) &&
+                s_good(natsOptions_SetWriteDeadline(self->options, S_WRITE_MS)) &&
+                s_good(natsOptions_SetPingInterval(self->options, S_PING_MS)) &&
+                s_good(natsOptions_SetMaxPingsOut(self->options, S_PINGS_OUT_MAX)) &&
+                s_good(natsInbox_Create(&self->inbox));
+    if (!good) {
+        dkt_log(DKT_LOG_ERROR, "NATS: %s is no address, or no memory", env->nats);
+        dkt_wire_destroy(&self);
+    }
+    return self;
+}
+
+void dkt_wire_close(dkt_wire_t *self)
+{
+    dkt_srv_close(&self->srv);
+    natsSubscription_Destroy(self->acks);
+    jsCtx_Destroy(self->js);
+    natsConnection_Destroy(self->connection);
+    self->acks = NULL;
+    self->js = NULL;
+    self->connection = NULL;
+}
+
+void dkt_wire_destroy(dkt_wire_t **self_p)
+{
+    dkt_wire_t *self = *self_p;
+    if (!self) {
+        return;
+    }
+    *self_p = NULL;
+    dkt_wire_close(self);
+    natsInbox_Destroy(self->inbox);
+    natsOptions_Destroy(self->options);
+    (void)nats_CloseAndWait(S_CLOSE_MS); /* no callback runs after this */
+    free(self);
+}
+
+bool dkt_wire_up(const dkt_wire_t *self)
+{
+    return self->connection && !natsConnection_IsClosed(self->connection);
+}
+
+/* -- stream -- */
+
+static natsStatus s_make_stream(dkt_wire_t *self, jsStreamInfo **info, jsErrCode *code)
+{
+    const char *subjects[] = {"docket.event.>"};
+    jsStreamConfig config;
+    jsStreamConfig_Init(&config);
+    config.Name = DKT_EVENT_STREAM;
+    config.Description = "Events of all tickets; the journals in PostgreSQL are the record";
+    config.Subjects = subjects;
+    config.SubjectsLen = 1;
+    config.Storage = js_FileStorage;
+    config.MaxAge = DKT_RELAY_KEEP_DAYS * S_DAY_NS;
+    config.MaxBytes = DKT_RELAY_STREAM_BYTES; /* the oldest go: a full stream would stop them all */
+    config.Discard = js_DiscardOld;
+    config.Duplicates = S_DUPLICATES_NS;
+    config.AllowDirect = true;
+    return js_AddStream(info, self->js, &config, NULL, code);
+}
+
+bool dkt_wire_stream(dkt_wire_t *self, dkt_relay_mark_t *stream)
+{
+    jsStreamInfo *info = NULL;
+    jsErrCode code = 0;
+    natsStatus status = js_GetStreamInfo(&info, self->js, DKT_EVENT_STREAM, NULL, &code);
+    if (status == NATS_NOT_FOUND || code == JSStreamNotFoundErr) {
+        dkt_log(DKT_LOG_INFO, "making the stream " DKT_EVENT_STREAM);
+        status = s_make_stream(self, &info, &code);
+    }
+    if (!s_good(status)) {
+        dkt_log(DKT_LOG_WARN, "stream " DKT_EVENT_STREAM ": %s (%d)", natsStatus_GetText(status),
+                (int)code);
+        return false;
+    }
+    *stream = (dkt_relay_mark_t){.stream_created_ms = info->Created / S_NS_PER_MS,
+                                 .stream_seq = info->State.LastSeq};
+    jsStreamInfo_Destroy(info);
+    return true;
+}
+
+bool dkt_wire_connect(dkt_wire_t *self, dkt_relay_mark_t *stream, char text[DKT_ERR_TEXT_BYTES_MAX])
+{
+    char subject[S_SUBJECT_MAX];
+    jsOptions options;
+    dkt_wire_close(self);
+    jsOptions_Init(&options);
+    options.Wait = S_API_MS;
+    snprintf(subject, sizeof subject, "%s.*", (const char *)self->inbox);
+    natsStatus status = natsConnection_Connect(&self->connection, self->options);
+    if (s_good(status)) {
+        status = natsConnection_JetStream(&self->js, self->connection, &options);
+    }
+    if (s_good(status)) {
+        status = natsConnection_Subscribe(&self->acks, self->connection, subject, s_on_ack, self);
+    }
+    if (s_good(status) && !dkt_srv_listen(&self->srv, self->connection)) {
+        status = NATS_ERR;
+    }
+    if (s_good(status) && dkt_wire_stream(self, stream)) {
+        return true;
+    }
+    snprintf(text, DKT_ERR_TEXT_BYTES_MAX, "%s", natsStatus_GetText(status));
+    dkt_wire_close(self);
+    return false;
+}
+
+/* -- publishing -- */
+
+bool dkt_wire_publish(dkt_wire_t *self, uint64_t token, const char *subject, const char *id,
+                      const char *data, size_t len)
+{
+    char reply[S_SUBJECT_MAX];
+    natsMsg *message = NULL;
+    snprintf(reply, sizeof reply, "%s.%" PRIx64, (const char *)self->inbox, token);
+    bool good = s_good(natsMsg_Create(&message, subject, reply, data, (int)len)) &&
+                s_good(natsMsgHeader_Set(message, "Nats-Msg-Id", id)) &&
+                s_good(natsMsgHeader_Set(message, "Content-Type", S_MESSAGE_FORMAT)) &&
+                s_good(natsConnection_PublishMsg(self->connection, message));
+    natsMsg_Destroy(message);
+    return good;
+}
+
+bool dkt_wire_tell(dkt_wire_t *self, const char *subject, const char *data, size_t len)
+{
+    return s_good(natsConnection_Publish(self->connection, subject, data, (int)len));
+}
