@@ -25,7 +25,7 @@ static const s_command_t s_commands[] = {
     {"up", dkt_up_main, "start a whole fleet in the foreground and keep it running"},
     {"demo", dkt_demo_main, "a fleet, a few tenants and tickets, to see it work"},
     {"account", dkt_cmd_account_main, "create | login | logout | password"},
-    {"ticket", dkt_cmd_ticket_main, "create | cancel | get | list | resolve | available | hold | allocate | release"},
+    {"ticket", dkt_cmd_ticket_main, "create | cancel | get | list | resolve, and holds"},
     {"tenant", dkt_cmd_tenant_main, "get | set | list | suspend | resume"},
     {"events", dkt_events_main, "tail: what happens to tickets, as it happens"},
     {"top", dkt_top_main, "what every worker does, once a second"},
