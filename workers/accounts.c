@@ -200,6 +200,9 @@ static void s_tenant(dkt_accounts_t *self, dkt_work_mail_t *work)
         err = request.argument;
         status = err.status;
     }
+    if (status == DKT_OK && work->work.deadline_mono_ms <= dkt_clock_mono_ms()) {
+        status = dkt_fail(&err, DKT_DEADLINE_EXCEEDED, NULL, NULL);
+    }
     if (status == DKT_OK) {
         status = s_session(self, &err);
     }
@@ -257,7 +260,7 @@ static bool s_take(dkt_accounts_t *self, dkt_mail_t *mail)
     bool running = true;
     while (mail) {
         dkt_mail_t *next = mail->next;
-        running = running && mail->kind != DKT_MAIL_STOP;
+        running = running && mail->kind != DKT_MAIL_STOP && !atomic_load(&self->env->stopping);
         if (running && mail->kind == DKT_MAIL_ACCOUNT) {
             s_create(self, (dkt_command_mail_t *)mail);
         } else {
@@ -273,7 +276,7 @@ static bool s_take(dkt_accounts_t *self, dkt_mail_t *mail)
         }
         mail = next;
     }
-    return running;
+    return running && !atomic_load(&self->env->stopping);
 }
 
 static void *s_run(void *argument)
@@ -317,7 +320,12 @@ void dkt_accounts_destroy(dkt_accounts_t **self_p)
         return;
     }
     *self_p = NULL;
-    dkt_mail_post_kind(self->env->accounts_box, DKT_MAIL_STOP);
+    assert(atomic_load(&self->env->stopping));
+    dkt_mail_t *stop = dkt_mail_alloc(sizeof *stop);
+    stop->kind = DKT_MAIL_STOP;
+    if (!dkt_mailbox_push(self->env->accounts_box, stop)) {
+        free(stop); /* full of commands: the thread is awake and sees the flag */
+    }
     pthread_join(self->thread, NULL);
     while (self->waiting) {
         dkt_mail_t *next = self->waiting->next;

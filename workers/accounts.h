@@ -14,7 +14,7 @@
 
 typedef struct dkt_accounts dkt_accounts_t;
 
-/* NULL: no thread. `env` outlives it. */
+/* NULL: no thread. `env` outlives it; env->stopping is set before the end. */
 dkt_accounts_t *dkt_accounts_new(dkt_env_t *env);
 void dkt_accounts_destroy(dkt_accounts_t **self_p);
 

@@ -257,6 +257,7 @@ void dkt_node_ready(dkt_node_t *self, const dkt_actor_mail_t *event)
     dkt_record_t *record = s_record_of(self, event);
     assert(record);
     record->failures = 0;
+    record->ready_mono_ms = self->now_mono_ms;
     record->wanted = false;
     dkt_node_is_active(self, &record->client);
     record->lock_held_since_mono_ms = 0;
@@ -304,6 +305,19 @@ static void s_ask_holder(dkt_node_t *self, dkt_record_t *record)
     dkt_mail_post(self->env->directory_box, &mail->mail, DKT_MAIL_HOLDER);
 }
 
+/* Who served and broke is back at once, the first time. One that breaks as soon as it serves would
+ * go round for ever, an epoch and a log line each time: it waits like one that cannot start. */
+static uint32_t s_break_wait_ms(dkt_node_t *self, dkt_record_t *record)
+{
+    bool steady = self->now_mono_ms - record->ready_mono_ms >= DKT_STEADY_MS;
+    record->breaks = steady ? 1 : record->breaks + 1;
+    uint32_t wait_ms = s_short_wait_ms();
+    return record->breaks <= DKT_BREAKS_AT_ONCE
+               ? wait_ms
+               : wait_ms + dkt_backoff_ms(record->breaks - DKT_BREAKS_AT_ONCE, DKT_BACKOFF_BASE_MS,
+                                          DKT_BACKOFF_CAP_MS, randombytes_random());
+}
+
 /* What comes after an end, in the order of what is known best. */
 static void s_after_end(dkt_node_t *self, dkt_record_t *record, const dkt_actor_mail_t *event)
 {
@@ -321,7 +335,7 @@ static void s_after_end(dkt_node_t *self, dkt_record_t *record, const dkt_actor_
     } else if (event->clean || event->served) {
         /* An actor that served and broke has told its askers; those it gave back try once more. */
         if (record->pending_count > 0 || record->wanted) {
-            s_back_off(self, record, event->clean ? 0 : s_short_wait_ms(), false);
+            s_back_off(self, record, event->clean ? 0 : s_break_wait_ms(self, record), false);
         } else {
             dkt_node_move(self, record, DKT_NODE_IDLE);
         }

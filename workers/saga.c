@@ -275,12 +275,16 @@ dkt_status_t dkt_saga_finish_all(PGconn *conn, const dkt_env_t *env, uint32_t *c
     if (!result) {
         return err->status;
     }
+    /* One that cannot be finished, because its database is gone, does not keep the others waiting.
+     */
     dkt_status_t status = DKT_OK;
-    for (int i = 0; i < PQntuples(result) && status == DKT_OK; i++) {
+    for (int i = 0; i < PQntuples(result) && PQstatus(conn) == CONNECTION_OK; i++) {
         s_row_t row;
         s_copy_row(result, i, &row);
-        status = s_finish(conn, env, &row, err);
-        *count += status == DKT_OK ? 1 : 0;
+        dkt_status_t finished = s_finish(conn, env, &row, err);
+        *count += finished == DKT_OK ? 1 : 0;
+        status = finished == DKT_OK ? status : finished;
+        sodium_memzero(&row, sizeof row);
     }
     PQclear(result);
     return status;

@@ -514,6 +514,38 @@ def test_poisoned_request_gets_internal_alone(crash_fleet, companies):
     tenant.close()
 
 
+def test_a_missed_minute_that_always_fails_does_not_spin(crash_fleet):
+    """An actor that breaks as soon as it serves is started with a back-off; once its database is
+    well again, so is its tenant."""
+    tenant = Tenant(crash_fleet)
+    tenant.create("bronze")
+    tenant.sql(
+        "update tickets set slot_start = date_bin('1 minute', clock_timestamp(), 'epoch')"
+        " - interval '2 minutes'")
+    tenant.sql(
+        "create function spin() returns trigger language plpgsql as $$ begin"
+        " raise exception 'it spins' using errcode = '23514'; end $$;"
+        " create trigger spin before update on tickets for each row execute function spin()")
+    ends = f"{tenant.client_id}: ended: it spins"
+
+    def count():
+        return sum(text.count(ends) for text in crash_fleet.logs().values())
+
+    crash_fleet.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+        " and application_name like 'docket/worker-%%'", (tenant.database,))
+    wait_until(lambda: count() > 3, 15)
+    before, begin = count(), time.monotonic()
+    wait_until(lambda: time.monotonic() > begin + 5)
+    spun = count() - before
+    print(f"{spun} activations in 5 s")
+    assert spun < 25
+    tenant.sql("drop trigger spin on tickets")
+    wait_until(lambda: tenant.sql(
+        "select slot_start > clock_timestamp() - interval '1 minute' from tickets") == [(True,)], 10)
+    tenant.close()
+
+
 # -- everything at once --------------------------------------------------------------------------
 
 

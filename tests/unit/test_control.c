@@ -206,8 +206,16 @@ static void test_control_account_half_made_is_finished(void **state)
                     " select 'cl_0123456789abcdef', gen_random_uuid (), 'Half', 'half@x', 'half-1',"
                     " 9, cluster, database, 'claimed', 'secret-hash', '{}',"
                     " now() - interval '1 minute' from t");
-    assert_int_equal(dkt_saga_finish_all(conn, &s_env, &count, &err), DKT_OK);
+    /* An older one cannot be finished. */
+    support_pg_exec(conn,
+                    "insert into tenants (client_id, request_id, name, email, sub_domain,"
+                    " resolvers, cluster, database, state, password, settings, created_at)"
+                    " select 'cl_fedcba9876543210', gen_random_uuid (), 'Lost', 'lost@x', 'lost-1',"
+                    " 9, cluster, 't_' || repeat ('0', 32), 'claimed', 'secret-hash', '{}',"
+                    " now() - interval '2 minutes' from tenants where name = 'Half'");
+    assert_int_not_equal(dkt_saga_finish_all(conn, &s_env, &count, &err), DKT_OK);
     assert_int_equal(count, 1);
+    support_pg_exec(conn, "delete from tenants where name = 'Lost'");
     assert_int_equal(support_pg_int(conn, "select count(*) from tenants where name = 'Half'"
                                           " and state = 'active' and password is null"),
                      1);
