@@ -138,6 +138,7 @@ typedef struct {
     uint64_t serial;
     bool served; /* it got as far as SERVING */
     bool clean, lock_held, stale;
+    bool refused; /* its database refused a group for its data */
     int64_t next_due_ms;
     char text[DKT_ERR_TEXT_BYTES_MAX];
     uint32_t suspect_count;

@@ -306,10 +306,11 @@ static void s_ask_holder(dkt_node_t *self, dkt_record_t *record)
 }
 
 /* Who served and broke is back at once, the first time. One that breaks as soon as it serves would
- * go round for ever, an epoch and a log line each time: it waits like one that cannot start. */
-static uint32_t s_break_wait_ms(dkt_node_t *self, dkt_record_t *record)
+ * go round for ever, an epoch and a log line each time: it waits like one that cannot start. Only a
+ * refusal counts: a new session after a lost one is had only if the database lets it. */
+static uint32_t s_break_wait_ms(dkt_node_t *self, dkt_record_t *record, bool refused)
 {
-    bool steady = self->now_mono_ms - record->ready_mono_ms >= DKT_STEADY_MS;
+    bool steady = !refused || self->now_mono_ms - record->ready_mono_ms >= DKT_STEADY_MS;
     record->breaks = steady ? 1 : record->breaks + 1;
     uint32_t wait_ms = s_short_wait_ms();
     return record->breaks <= DKT_BREAKS_AT_ONCE
@@ -335,7 +336,8 @@ static void s_after_end(dkt_node_t *self, dkt_record_t *record, const dkt_actor_
     } else if (event->clean || event->served) {
         /* An actor that served and broke has told its askers; those it gave back try once more. */
         if (record->pending_count > 0 || record->wanted) {
-            s_back_off(self, record, event->clean ? 0 : s_break_wait_ms(self, record), false);
+            s_back_off(self, record,
+                       event->clean ? 0 : s_break_wait_ms(self, record, event->refused), false);
         } else {
             dkt_node_move(self, record, DKT_NODE_IDLE);
         }

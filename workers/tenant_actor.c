@@ -353,6 +353,7 @@ static void s_copy_end(dkt_actor_t *self, dkt_actor_mail_t *mail)
     mail->clean = end->clean;
     mail->lock_held = end->lock_held;
     mail->stale = end->stale;
+    mail->refused = end->refused;
     mail->next_due_ms = dkt_relay_feed_due_ms(&self->feed, end->next_due_ms);
     snprintf(mail->text, sizeof mail->text, "%s",
              self->store_text[0] ? self->store_text : end->text);

@@ -161,7 +161,7 @@
 /* -- worker, activation -- */
 #define DKT_BACKOFF_BASE_MS   50 /* full jitter after a failed activation */
 #define DKT_BACKOFF_CAP_MS    2000
-#define DKT_STEADY_MS         10000 /* served this long before it broke: back at once */
+#define DKT_STEADY_MS         1000 /* served this long before it broke: back at once */
 #define DKT_BREAKS_AT_ONCE    3     /* and so are its first breaks in a row; then the back-off */
 #define DKT_LOCK_RETRY_MIN_MS 5 /* the lock is held: try again after 5 to 50 ms */
 #define DKT_LOCK_RETRY_MAX_MS 50

@@ -149,6 +149,7 @@ typedef struct {
     bool clean;     /* drained: everything decided was committed and answered */
     bool lock_held; /* could not get the lock; try again soon */
     bool stale;     /* a newer owner or assignment exists: back off, refresh the table */
+    bool refused;   /* the database refused a group for its data: it may do so again at once */
     char text[DKT_ERR_TEXT_BYTES_MAX];
     uint32_t suspect_count;
     const dkt_uuid_t *suspects;

@@ -128,6 +128,7 @@ void dkt_tenant_finish(dkt_tenant_t *self, bool clean, const char *text)
     assert(self->state != DKT_TENANT_ENDED);
     self->state = DKT_TENANT_ENDED;
     self->end.clean = clean;
+    self->end.refused = s_refused_for_data(self);
     if (text) {
         snprintf(self->end.text, sizeof self->end.text, "%s", text);
     }
