@@ -542,7 +542,8 @@ def test_a_missed_minute_that_always_fails_does_not_spin(crash_fleet):
     assert spun < 25
     tenant.sql("drop trigger spin on tickets")
     wait_until(lambda: tenant.sql(
-        "select slot_start > clock_timestamp() - interval '1 minute' from tickets") == [(True,)], 10)
+        "select slot_start > clock_timestamp() - interval '1 minute' from tickets"
+        ) == [(True,)], 10)
     tenant.close()
 
 
