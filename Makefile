@@ -15,7 +15,7 @@ deps: ## install the Debian packages that are missing (apt-get, as root or with 
 	@scripts/install-deps
 
 build: deps ## release build: build/bin/docket
-	@cmake --preset release >/dev/null
+	@test -f build/build.ninja || cmake --preset release >/dev/null
 	@cmake --build --preset release -- -j$(JOBS)
 
 run: build ## a fleet with a few tenants at work: build/bin/docket demo $(ARGS)
@@ -32,7 +32,7 @@ unit: build ## unit tests of the release build
 	@cd build && ctest --output-on-failure --no-tests=error -j$(JOBS)
 
 asan: deps ## unit tests under the address and undefined-behaviour sanitizers
-	@cmake --preset asan >/dev/null
+	@test -f build-asan/build.ninja || cmake --preset asan >/dev/null
 	@cmake --build --preset asan -- -j$(JOBS)
 	@cd build-asan && ctest --output-on-failure --no-tests=error -j$(JOBS)
 

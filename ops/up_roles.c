@@ -190,6 +190,7 @@ static const char s_postgres_settings[] =
     "full_page_writes = on\n"
     "synchronous_commit = on\n"
     "recovery_init_sync_method = syncfs\n"
+    "dynamic_shared_memory_type = mmap\n" /* in the folder: gone with it, also after kill -9 */
     "restart_after_crash = on\n"
     "max_wal_size = 2GB\n"
     "autovacuum_naptime = 15min\n"

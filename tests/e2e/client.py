@@ -323,6 +323,12 @@ def early_in_minute(room_s):
     return 300 < now_ms() % MINUTE_MS < MINUTE_MS - 2000 - room_s * 1000
 
 
+def is_replay(again, first):
+    """The same answer as the first. The promise is the deadline; the slot is where it is now: a
+    ticket made as a minute closes is pulled forward into it at once."""
+    return again == {**first, "slot_start_ms": again["slot_start_ms"], "replayed": True}
+
+
 def next_minute_ms(at_ms):
     return at_ms // MINUTE_MS * MINUTE_MS + MINUTE_MS
 
