@@ -117,23 +117,39 @@ void dkt_tenant_fence_expire(dkt_tenant_t *self)
     }
 }
 
-void dkt_tenant_fenced_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
-                             const char *field)
+/* How an answer leaves: with proof, or with what is pending. */
+typedef void(s_way_out_t)(dkt_tenant_t *, dkt_work_t *, const uint8_t *, size_t);
+
+static void s_send_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
+                         const char *field, s_way_out_t *way_out)
 {
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
     dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
     dkt_err_t err = s_error_of(status, field);
     dkt_answer_error(&w, call->request.msgid, &err);
     assert(!w.failed);
-    dkt_tenant_fenced(self, call->work, bytes, w.len);
+    way_out(self, call->work, bytes, w.len);
 }
 
-void dkt_tenant_fenced_status(dkt_tenant_t *self, dkt_call_t *call, const char *status)
+static void s_send_status(dkt_tenant_t *self, dkt_call_t *call, const char *status,
+                          s_way_out_t *way_out)
 {
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
     dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
     dkt_answer_status(&w, call->request.msgid, status);
-    dkt_tenant_fenced(self, call->work, bytes, w.len);
+    assert(!w.failed);
+    way_out(self, call->work, bytes, w.len);
+}
+
+void dkt_tenant_fenced_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
+                             const char *field)
+{
+    s_send_error(self, call, status, field, dkt_tenant_fenced);
+}
+
+void dkt_tenant_fenced_status(dkt_tenant_t *self, dkt_call_t *call, const char *status)
+{
+    s_send_status(self, call, status, dkt_tenant_fenced);
 }
 
 /* -- with a group -- */
@@ -160,20 +176,12 @@ void dkt_tenant_attach(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *byte
 void dkt_tenant_attach_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t status,
                              const char *field)
 {
-    uint8_t bytes[DKT_ANSWER_BYTES_MAX];
-    dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
-    dkt_err_t err = s_error_of(status, field);
-    dkt_answer_error(&w, call->request.msgid, &err);
-    assert(!w.failed);
-    dkt_tenant_attach(self, call->work, bytes, w.len);
+    s_send_error(self, call, status, field, dkt_tenant_attach);
 }
 
 void dkt_tenant_attach_status(dkt_tenant_t *self, dkt_call_t *call, const char *status)
 {
-    uint8_t bytes[DKT_ANSWER_BYTES_MAX];
-    dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
-    dkt_answer_status(&w, call->request.msgid, status);
-    dkt_tenant_attach(self, call->work, bytes, w.len);
+    s_send_status(self, call, status, dkt_tenant_attach);
 }
 
 void dkt_tenant_decided(dkt_tenant_t *self, dkt_call_t *call, uint32_t memo, const dkt_w_t *w)
