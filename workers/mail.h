@@ -50,6 +50,7 @@ typedef enum {
     DKT_MAIL_CONTEXT,  /* dkt_context_mail_t: the directory suspended or resumed a tenant */
     DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
     DKT_MAIL_ROWS,
+    DKT_MAIL_PROBE,  /* to the node: the stream of events is new, look into every tenant */
     DKT_MAIL_SETTLE, /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
     /* dkt_relay_mail_t, from actors to the relay */
     DKT_MAIL_RELAY_BEGIN,
@@ -255,7 +256,8 @@ typedef struct {
     const char *nats, *keys;    /* address, NULL: no events; folder */
     dkt_mailbox_t *relay_box;   /* NULL: no events */
     atomic_ullong relay_bytes;  /* of journal rows on their way, <= DKT_RELAY_BYTES_MAX and a bit */
-    atomic_uint relay_rows;     /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
+    atomic_llong relay_stream_ms; /* creation of the stream the relay writes to, 0: NATS is away */
+    atomic_uint relay_rows;       /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
     dkt_worker_stats_t stats;
 } dkt_env_t;
 
