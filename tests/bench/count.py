@@ -17,7 +17,6 @@ not judged; the ratios always are.
 import argparse
 import collections
 import concurrent.futures
-import glob
 import json
 import os
 import re
@@ -49,37 +48,29 @@ def scenarios(program):
     return {name: int(count) for name, count in (line.split("\t") for line in out.splitlines())}
 
 
-def run_valgrind(program, names, folder, tag):
-    """Callgrind's dumps of these scenarios, by name."""
+def run_valgrind(program, name, folder, number):
+    """Callgrind's dump of that scenario."""
     env = dict(os.environ, GLIBC_TUNABLES=TUNABLES, LC_ALL="C")
-    base = os.path.join(folder, f"out{tag}")
+    base = os.path.join(folder, f"out{number}")
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no"]
-    command += [f"--callgrind-out-file={base}", program, *names]
+    command += [f"--callgrind-out-file={base}", program, name]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    dumps = {}
-    for path in glob.glob(base + ".*"):
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            text = stream.read()
-        name = re.search(r"^desc: Trigger: Client Request: (.*)$", text, re.M)
-        if name:
-            dumps[name.group(1)] = text
-    return dumps
+    with open(base + ".1", encoding="utf-8", errors="replace") as stream:
+        return stream.read()
 
 
 def count(program, wanted):
-    """{name: instructions per request}."""
-    shares = [list(wanted)[i::JOBS] for i in range(JOBS)]
-    found = {}
+    """{name: instructions per request}; a process each, so that none sees what another left."""
+    def one(item):
+        number, (name, requests) = item
+        text = run_valgrind(program, name, folder, number)
+        return name, int(re.search(r"^totals: (\d+)", text, re.M).group(1)) / requests
+
     with tempfile.TemporaryDirectory(prefix="docket-count-") as folder:
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-            runs = [pool.submit(run_valgrind, program, share, folder, i)
-                    for i, share in enumerate(shares) if share]
-            for run in runs:
-                for name, text in run.result().items():
-                    found[name] = int(re.search(r"^totals: (\d+)", text, re.M).group(1))
-    return {name: found[name] / requests for name, requests in wanted.items()}
+            return dict(pool.map(one, enumerate(wanted.items())))
 
 
 def machine():
@@ -168,7 +159,7 @@ def read_functions(text):
 
 def profile(program, name, requests):
     with tempfile.TemporaryDirectory(prefix="docket-count-") as folder:
-        text = run_valgrind(program, [name], folder, 0)[name]
+        text = run_valgrind(program, name, folder, 0)
     own, hops = read_functions(text)
     total = sum(own.values())
     print(f"{name}: {total / requests:.0f} instructions per request\n")
