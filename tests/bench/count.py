@@ -4,6 +4,7 @@
 
     count.py PROGRAM                  count everything and judge; exit 1 if a figure moved
     count.py PROGRAM --update         count everything and record it: a deliberate act
+    count.py PROGRAM --only NAME..    these scenarios, and the ratios between them
     count.py PROGRAM --profile NAME   where the instructions of one scenario go
 
 A figure fails when it grows beyond its margin and also when it shrinks below it: a gain is recorded
@@ -78,7 +79,7 @@ def machine():
     return f"{os.uname().machine}, {compiler.stdout.splitlines()[0]}"
 
 
-def judge_figures(record, now):
+def judge_figures(record, now, known):
     """Prints the table; the number of figures that moved."""
     ours = record["machine"] == machine()
     moved = 0
@@ -96,7 +97,7 @@ def judge_figures(record, now):
         print(f"{name:32} {row['instructions']:10.0f} {figure:10.0f} {change:+7.2f}%  {margin} %"
               + (f"  {word}" if wrong else ""))
         moved += wrong
-    for name in record["figures"].keys() - now.keys():
+    for name in record["figures"].keys() - known:
         print(f"{name:32} recorded, but there is no such scenario")
         moved += 1
     if not ours:
@@ -110,6 +111,8 @@ def judge_ratios(record, now):
     above = 0
     print(f"\n{'ratio':58} {'now':>6}  {'at most':>7}")
     for ratio in record["ratios"]:
+        if ratio["of"] not in now or ratio["to"] not in now:
+            continue
         value = now[ratio["of"]] / now[ratio["to"]]
         wrong = value > ratio["at_most"]
         print(f"{ratio['of'] + ' : ' + ratio['to']:58} {value:6.3f}  {ratio['at_most']:7.2f}"
@@ -118,8 +121,8 @@ def judge_ratios(record, now):
     return above
 
 
-def update(record, now):
-    figures = {}
+def update(record, now, known):
+    figures = {name: row for name, row in record["figures"].items() if name in known}
     for name, figure in now.items():
         row = dict(record["figures"].get(name, {}))
         row["instructions"] = round(figure)
@@ -174,18 +177,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program")
     parser.add_argument("--update", action="store_true", help="record what is counted")
+    parser.add_argument("--only", metavar="NAME", nargs="+", help="count these scenarios")
     parser.add_argument("--profile", metavar="NAME", help="one scenario's functions")
     arguments = parser.parse_args()
     wanted = scenarios(arguments.program)
+    known = set(wanted)
+    for name in [*(arguments.only or []), *filter(None, [arguments.profile])]:
+        if name not in known:
+            sys.exit(f"no scenario {name}; there are: {', '.join(wanted)}")
     if arguments.profile:
         profile(arguments.program, arguments.profile, wanted[arguments.profile])
         return 0
     with open(RECORD, encoding="utf-8") as stream:
         record = json.load(stream)
+    if arguments.only:
+        wanted = {name: wanted[name] for name in arguments.only}
     now = count(arguments.program, wanted)
     if arguments.update:
-        update(record, now)
-    bad = judge_figures(record, now) + judge_ratios(record, now)
+        update(record, now, known)
+    bad = judge_figures(record, now, known) + judge_ratios(record, now)
     if bad:
         print(f"\n{bad} out of bounds. If that is meant: tests/bench/count.py "
               f"{arguments.program} --update, and say why in the commit.")

@@ -38,17 +38,17 @@ typedef struct {
     bool again;         /* the counted requests bear the request ids of those before */
 } s_scenario_t;
 
-#define S_FULL_MINUTES   479 /* slots that one resolver can promise to bronze at once */
-#define S_CREATE         S_NONE, DKT_METHOD_CREATE_TICKET, DKT_METHOD_CANCEL_TICKET
-#define S_CANCEL         DKT_METHOD_CREATE_TICKET, DKT_METHOD_CANCEL_TICKET, S_NONE
-#define S_REFUSE         S_NONE, DKT_METHOD_CREATE_TICKET, S_NONE
-#define S_VALIDATE       S_NONE, DKT_METHOD_VALIDATE_ETA, DKT_METHOD_RELEASE_SLOT
-#define S_RELEASE        DKT_METHOD_VALIDATE_ETA, DKT_METHOD_RELEASE_SLOT, S_NONE
-#define S_ALLOCATE       DKT_METHOD_VALIDATE_ETA, DKT_METHOD_ALLOCATE_SLOT, DKT_METHOD_CANCEL_TICKET
-#define S_REPLAY         DKT_METHOD_CREATE_TICKET, DKT_METHOD_CREATE_TICKET, DKT_METHOD_CANCEL_TICKET
-#define S_GET            DKT_METHOD_CREATE_TICKET, DKT_METHOD_GET_TICKET, DKT_METHOD_CANCEL_TICKET
-#define S_AVAILABLE      S_NONE, DKT_METHOD_AVAILABILITY, S_NONE
-#define S_AVAILABLE_ANEW DKT_METHOD_CREATE_TICKET, DKT_METHOD_AVAILABILITY, DKT_METHOD_CANCEL_TICKET
+#define S_FULL_MINUTES 479 /* slots that one resolver can promise to bronze at once */
+#define S_CREATE       S_NONE, DKT_METHOD_CREATE_TICKET, DKT_METHOD_CANCEL_TICKET
+#define S_CANCEL       DKT_METHOD_CREATE_TICKET, DKT_METHOD_CANCEL_TICKET, S_NONE
+#define S_REFUSE       S_NONE, DKT_METHOD_CREATE_TICKET, S_NONE
+#define S_VALIDATE     S_NONE, DKT_METHOD_VALIDATE_ETA, DKT_METHOD_RELEASE_SLOT
+#define S_RELEASE      DKT_METHOD_VALIDATE_ETA, DKT_METHOD_RELEASE_SLOT, S_NONE
+#define S_ALLOCATE     DKT_METHOD_VALIDATE_ETA, DKT_METHOD_ALLOCATE_SLOT, DKT_METHOD_CANCEL_TICKET
+#define S_REPLAY       DKT_METHOD_CREATE_TICKET, DKT_METHOD_CREATE_TICKET, DKT_METHOD_CANCEL_TICKET
+#define S_GET          DKT_METHOD_CREATE_TICKET, DKT_METHOD_GET_TICKET, DKT_METHOD_CANCEL_TICKET
+#define S_AVAILABLE    S_NONE, DKT_METHOD_AVAILABILITY, S_NONE
+#define S_ANEW         DKT_METHOD_CREATE_TICKET, DKT_METHOD_AVAILABILITY, DKT_METHOD_CANCEL_TICKET
 
 /* The count of tenants grows with 16 requests for each of ten tenants in a round; everything else
  * is one tenant with 256 in a round, or one request alone. */
@@ -81,13 +81,13 @@ static const s_scenario_t s_scenarios[] = {
     {"allocate_slot", {1, 1, 10}, 1, 256, 6, S_ALLOCATE, "bronze", "created", false},
     {"availability", {1, 1, 10}, 1, 256, 6, S_AVAILABLE, NULL, NULL, false},
     {"availability open=400000", {1, 1000, 400000}, 1, 256, 6, S_AVAILABLE, NULL, NULL, false},
-    {"availability changed", {1, 1, 10}, 1, 1, 20, S_AVAILABLE_ANEW, "bronze", NULL, false},
+    {"availability changed", {1, 1, 10}, 1, 1, 20, S_ANEW, "bronze", NULL, false},
     {"availability changed open=400000",
      {1, 1000, 400000},
      1,
      1,
      20,
-     S_AVAILABLE_ANEW,
+     S_ANEW,
      "bronze",
      NULL,
      false},
