@@ -27,7 +27,7 @@
 #define DKT_DATABASE_BYTES_MAX  40 /* t_ and 32 hex digits */
 #define DKT_DOMAIN_BYTES_MAX    64 /* a DNS label and NUL */
 #define DKT_NODE_NAME_BYTES_MAX 24 /* docket/NODE/INCARNATION fits PostgreSQL's 63 characters */
-#define DKT_ADDRESS_BYTES_MAX   256
+#define DKT_ENDPOINT_BYTES_MAX  256
 
 typedef enum {
     DKT_MAIL_STOP, /* to any thread: finish and return */
@@ -178,7 +178,7 @@ typedef struct {
 typedef struct {
     dkt_mail_t mail;
     uint32_t count;
-    char addresses[DKT_BROKERS_MAX][DKT_ADDRESS_BYTES_MAX];
+    char addresses[DKT_BROKERS_MAX][DKT_ENDPOINT_BYTES_MAX];
 } dkt_brokers_mail_t;
 
 typedef struct {
