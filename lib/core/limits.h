@@ -64,6 +64,16 @@
 #define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */
 #define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
+/* -- tenant, age: what is old goes in small steps, between two groups -- */
+#define DKT_AGE_FIRST_MS       20000  /* the first round comes once to twice this after activation */
+#define DKT_AGE_ROUND_MS       600000 /* from the end of one round to the next */
+#define DKT_AGE_PAUSE_MS       20     /* after a step that found something: a share of 1 in 10 */
+#define DKT_AGE_PATIENCE_MS    1000   /* a step waits this long for a quiet moment, then for a gap */
+#define DKT_AGE_STEP_ROWS      250    /* of one step: 2 to 4 ms, which the group behind it waits */
+#define DKT_AGE_STEPS_MAX      256    /* of one kind in one round: 64,000 rows, 9 million a day */
+#define DKT_AGE_REQUEST_IDS_MS 172800000 /* 48 h: the contract's promise of a replay */
+#define DKT_AGE_UNPUBLISHED_DAYS 30   /* of the journal, should NATS stay away: then loudly */
+
 /* -- store (libpq) -- */
 #define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */
 #define DKT_STORE_CONNECT_MS  2000  /* to be connected and ready, or LOST */

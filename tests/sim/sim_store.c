@@ -22,6 +22,7 @@ void sim_store_init(sim_store_t *self, const dkt_settings_t *settings, int64_t c
     memset(self, 0, sizeof *self);
     self->settings = *settings;
     self->clock_ms = clock_ms;
+    self->journal_first = 1;
 }
 
 static void *s_copy(const void *data, size_t bytes)
@@ -193,6 +194,7 @@ static const char *s_apply_inserts(sim_store_t *self, const sim_batch_t *batch)
 {
     for (uint32_t i = 0; i < batch->batch.commit.insert_count; i++) {
         const dkt_ticket_row_t *row = &batch->inserts[i];
+        /* Every ticket is born with a request id, so that those without one match nobody's. */
         for (uint32_t j = 0; j < self->ticket_count; j++) {
             const dkt_ticket_row_t *other = &self->tickets[j].row;
             if (other->number == row->number ||
@@ -204,7 +206,11 @@ static const char *s_apply_inserts(sim_store_t *self, const sim_batch_t *batch)
         if (row->has_lane && s_occupied(self, row->place, row->number)) {
             return SQLSTATE_UNIQUE;
         }
-        assert(self->ticket_count < SIM_TICKETS_MAX);
+        if (row->number <= self->number_highest) {
+            s_violate(self, "a ticket number is used again", row->number, self->number_highest);
+        }
+        self->number_highest = row->number;
+        assert(self->ticket_count < SIM_TICKETS_MAX && row->number < SIM_NUMBERS_MAX);
         sim_ticket_t *ticket = &self->tickets[self->ticket_count++];
         memset(ticket, 0, sizeof *ticket);
         ticket->row = *row;
@@ -281,6 +287,8 @@ static void s_fold_journal(sim_store_t *self, const sim_batch_t *batch)
                   (uint64_t)self->journal_at_ms);
     }
     self->journal_at_ms = commit->journal_at_ms;
+    assert(self->journal_seq < SIM_JOURNAL_MAX);
+    self->journal_times_ms[self->journal_seq] = commit->journal_at_ms;
     msgpack_unpacked message;
     msgpack_unpacked_init(&message);
     size_t at = 0;
@@ -410,6 +418,71 @@ static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_stor
     s_fold_journal(self, batch);
 }
 
+/* -- age -- */
+
+static void s_age_request_ids(sim_store_t *self, const dkt_age_step_t *step,
+                              dkt_store_result_t *out)
+{
+    for (uint32_t i = 0; i < self->ticket_count; i++) {
+        dkt_ticket_row_t *row = &self->tickets[i].row;
+        if (row->created_ms < step->before_ms) {
+            memset(&row->request_id, 0, sizeof row->request_id);
+            out->aged_count++;
+        }
+    }
+}
+
+static void s_age_tickets(sim_store_t *self, const dkt_age_step_t *step, dkt_store_result_t *out)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < self->ticket_count; i++) {
+        const dkt_ticket_row_t *row = &self->tickets[i].row;
+        bool over = row->state == DKT_TICKET_RESOLVED || row->state == DKT_TICKET_CANCELLED ||
+                    (row->state == DKT_TICKET_DISPATCHED && row->breached);
+        if (over && row->created_ms < step->before_ms - self->tickets_kept_ms &&
+            i + step->keep < self->ticket_count) {
+            self->aged[row->number] = true;
+            out->aged_count++;
+        } else {
+            self->tickets[kept++] = self->tickets[i];
+        }
+    }
+    self->ticket_count = kept;
+    s_fix_views(self);
+}
+
+static void s_age_journal(sim_store_t *self, const dkt_age_step_t *step, dkt_store_result_t *out)
+{
+    while (self->journal_first + step->keep <= self->journal_seq &&
+           self->journal_times_ms[self->journal_first] < step->before_ms) {
+        self->journal_first++;
+        out->aged_count++;
+    }
+}
+
+/* All at once: the steps of the real one are the adapter's. */
+static void s_apply_age(sim_store_t *self, const sim_batch_t *batch, dkt_store_result_t *out)
+{
+    const dkt_age_step_t *step = &batch->batch.age;
+    if (!s_guard(self, batch, out)) {
+        return;
+    }
+    switch (step->kind) {
+    case DKT_AGE_REQUEST_IDS:
+        s_age_request_ids(self, step, out);
+        return;
+    case DKT_AGE_TICKETS:
+        s_age_tickets(self, step, out);
+        return;
+    case DKT_AGE_JOURNAL:
+        s_age_journal(self, step, out);
+        return;
+    case DKT_AGE_REST:
+    case DKT_AGE_COUNT:
+        return;
+    }
+}
+
 static void s_apply_load(sim_store_t *self, sim_result_t *out)
 {
     for (uint32_t i = 0; i < self->ticket_count; i++) {
@@ -471,8 +544,10 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
                 out->result.handoff = (dkt_view_t){.data = self->handoff, .len = self->handoff_len};
             }
             out->result.epoch = ++self->epoch;
-            out->result.last_journal_seq = self->journal_seq;
-            out->result.last_journal_ms = self->journal_at_ms;
+            if (self->journal_first <= self->journal_seq) {
+                out->result.last_journal_seq = self->journal_seq;
+                out->result.last_journal_ms = self->journal_at_ms;
+            }
             out->result.last_ticket =
                 self->ticket_count ? self->tickets[self->ticket_count - 1].row.number : 0;
         }
@@ -486,6 +561,9 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         break;
     case DKT_BATCH_READ:
         s_apply_read(self, batch, out);
+        break;
+    case DKT_BATCH_AGE:
+        s_apply_age(self, batch, &out->result);
         break;
     case DKT_BATCH_RELAY_READ:
     case DKT_BATCH_RELAY_MARK:

@@ -328,6 +328,7 @@ void bench_ok(bench_t *bench)
     case DKT_BATCH_GUARD:
     case DKT_BATCH_READ:
     case DKT_BATCH_COMMIT:
+    case DKT_BATCH_AGE:
     case DKT_BATCH_RELAY_READ:
     case DKT_BATCH_RELAY_MARK:
         break;
