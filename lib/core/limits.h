@@ -69,8 +69,9 @@
 #define DKT_AGE_ROUND_MS       600000 /* from the end of one round to the next */
 #define DKT_AGE_PAUSE_MS       20     /* after a step that found something: a share of 1 in 10 */
 #define DKT_AGE_PATIENCE_MS    1000   /* a step waits this long for a quiet moment, then for a gap */
-#define DKT_AGE_STEP_ROWS      250    /* of one step: 2 to 4 ms, which the group behind it waits */
-#define DKT_AGE_STEPS_MAX      256    /* of one kind in one round: 64,000 rows, 9 million a day */
+#define DKT_AGE_STEP_ROWS      250    /* of one step: 1 to 2 ms, which the group behind it waits */
+#define DKT_AGE_STEP_IDS       100    /* the same for request ids: a new version of each ticket */
+#define DKT_AGE_STEPS_MAX      512    /* of one kind in one round: 7 million ids a day, and more */
 #define DKT_AGE_REQUEST_IDS_MS 172800000 /* 48 h: the contract's promise of a replay */
 #define DKT_AGE_UNPUBLISHED_DAYS 30   /* of the journal, should NATS stay away: then loudly */
 

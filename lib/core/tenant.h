@@ -90,7 +90,7 @@ typedef struct {
                      to be looked into */
 } dkt_age_config_t;
 
-/* The fleet's; `round_ms` at most DKT_AGE_ROUND_MS. */
+/* The fleet's, with a round so often: at most DKT_AGE_ROUND_MS, 0 for never. */
 dkt_age_config_t dkt_age_config(int64_t round_ms);
 
 /* Everything here is borrowed for the tenant's life. */

@@ -22,7 +22,7 @@
 
 dkt_age_config_t dkt_age_config(int64_t round_ms)
 {
-    assert(round_ms > 0 && round_ms <= DKT_AGE_ROUND_MS);
+    assert(round_ms >= 0 && round_ms <= DKT_AGE_ROUND_MS);
     return (dkt_age_config_t){.round_ms = round_ms,
                               .first_ms =
                                   round_ms < DKT_AGE_FIRST_MS ? round_ms : DKT_AGE_FIRST_MS,
@@ -111,7 +111,7 @@ void dkt_tenant_age_flush(dkt_tenant_t *self)
                 .before_ms = s_before_ms(self),
                 .unpublished_before_ms = self->now_ms - self->config.age.unpublished_ms,
                 .after = age->after,
-                .limit = DKT_AGE_STEP_ROWS,
+                .limit = age->kind == DKT_AGE_REQUEST_IDS ? DKT_AGE_STEP_IDS : DKT_AGE_STEP_ROWS,
                 .keep = DKT_PLANTED(AGE_DROPS_NEWEST) ? 0 : 1}};
     age->state = DKT_AGE_SENT;
     age->sent_mono_ms = self->mono_ms;
