@@ -167,6 +167,12 @@
 #define DKT_WATCH_WARM_MS      1000 /* a watcher judges nobody before */
 #define DKT_LOCK_HELD_MS       2000 /* then the lock of the old owner may be broken (rule 11) */
 #define DKT_LOOKUP_NEGATIVE_MS 1000 /* "no such tenant" is believed this long */
+#define DKT_DIRECTORY_AGE_MS   60000 /* the leader drops what is old this often */
+#define DKT_DIRECTORY_AGE_ROWS 500   /* in one statement: 1 to 3 ms, between two polls */
+#define DKT_FEED_ROWS_MAX      10000 /* of the feed are kept, */
+#define DKT_FEED_KEEP_DAYS     7     /* and none that is older */
+#define DKT_WORKERS_KEEP_HOURS 24    /* the row of a dead worker, unless there are more than */
+#define DKT_WORKERS_DEAD_MAX   64    /* this: a worker that crashes in a loop leaves one each time */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
 
 /* -- worker, activation -- */

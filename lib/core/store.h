@@ -149,8 +149,8 @@ typedef enum {
                             before `before_ms` as settings.retention_days says */
     DKT_AGE_JOURNAL,     /* rows of before `before_ms`; those that were never published: of before
                             `unpublished_before_ms` */
-    DKT_AGE_REST,        /* revoked tokens that expired before `before_ms`, handoffs of epochs before
-                            the batch's */
+    DKT_AGE_REST, /* revoked tokens that expired before `before_ms`, handoffs of epochs before
+                     the batch's */
     DKT_AGE_COUNT
 } dkt_age_kind_t;
 
@@ -215,7 +215,7 @@ typedef struct {
     dkt_view_t sub_domain, account_name;
     int64_t tokens_valid_from_ms;
     /* AGE */
-    uint64_t aged_count; /* rows that went, or lost their request id */
+    uint64_t aged_count;             /* rows that went, or lost their request id */
     uint64_t aged_unpublished_count; /* of them, journal rows that were never published */
     uint64_t aged_to;                /* the number that the step came to */
     bool aged_more;                  /* all it looked at were old enough: go on behind aged_to */

@@ -128,8 +128,8 @@ static bool s_token_alive(const dkt_tenant_t *self, const dkt_work_t *work)
     if (work->origin != DKT_AUDIENCE_PUBLIC || !dkt_method_row((dkt_method_t)work->method)->token) {
         return true;
     }
-    /* Brokers look at the expiry too, with clocks of their own; what is revoked is forgotten by this
-     * one. */
+    /* Brokers look at the expiry too, with clocks of their own; what is revoked is forgotten by
+     * this one. */
     return work->token_issued_ms > self->tokens_valid_from_ms &&
            work->token_expires_ms > self->now_ms &&
            !dkt_revoked_has(&self->revoked, work->token_id);

@@ -4,9 +4,9 @@
  * through the kinds of dkt_age_kind_t, each from its oldest row on until one is too young.
  *
  * A step goes out when nothing else is under way. A tenant that is never quiet makes room for one
- * after DKT_AGE_PATIENCE_MS: behind the group in flight, when all that was decided is on its way and
- * nothing that was looked up waits to be decided. Then whatever is decided later was looked up after
- * the step, and no group changes a row that the step has taken.
+ * after DKT_AGE_PATIENCE_MS: behind the group in flight, when all that was decided is on its way
+ * and nothing that was looked up waits to be decided. Then whatever is decided later was looked up
+ * after the step, and no group changes a row that the step has taken.
  *
  * The rows are older than every replay and every live promise, so memory need not hear of them: the
  * ledger holds open tickets and dispatched ones before their deadline, which no step touches, and a
@@ -24,8 +24,7 @@ dkt_age_config_t dkt_age_config(int64_t round_ms)
 {
     assert(round_ms >= 0 && round_ms <= DKT_AGE_ROUND_MS);
     return (dkt_age_config_t){.round_ms = round_ms,
-                              .first_ms =
-                                  round_ms < DKT_AGE_FIRST_MS ? round_ms : DKT_AGE_FIRST_MS,
+                              .first_ms = round_ms < DKT_AGE_FIRST_MS ? round_ms : DKT_AGE_FIRST_MS,
                               .pause_ms = DKT_AGE_PAUSE_MS,
                               .request_ids_ms = DKT_AGE_REQUEST_IDS_MS,
                               .journal_ms = DKT_RELAY_KEEP_DAYS * DAY_MS,
@@ -100,8 +99,7 @@ void dkt_tenant_age_flush(dkt_tenant_t *self)
     bool open = !dkt_group_empty(self->gathering) || self->read_sent;
     bool quiet = !self->inflight && !self->guard_sent && self->need_count == 0 &&
                  dkt_works_empty(&self->waiting) && dkt_works_empty(&self->solo);
-    if (!s_is_due(self) || open ||
-        (!quiet && !dkt_tenant_age_presses(self))) {
+    if (!s_is_due(self) || open || (!quiet && !dkt_tenant_age_presses(self))) {
         return;
     }
     dkt_batch_t batch = {

@@ -88,12 +88,13 @@ static const char s_relay_mark[] =
 
 /* -- age: each looks at the next $2 rows by number only, and drops those of them that are old --
  * Returned: how many went, the number that it came to, whether all it looked at were old, and how
- * many events went unpublished. Without a wait for the disk: what a crash brings back goes again. */
+ * many events went unpublished. Without a wait for the disk: what a crash brings back goes again.
+ */
 
 #define S_AGED(went)                                                                               \
-    "select case when set_config('synchronous_commit', 'off', true) is not null then " went " end, "
-#define S_CAME_TO(number)                                                                          \
-    "coalesce(max(" number "), 0), count(*) = $2::int8 and bool_and(old), "
+    "select case when set_config('synchronous_commit', 'off', true) is not null then " went " end" \
+                                                                                            ", "
+#define S_CAME_TO(number) "coalesce(max(" number "), 0), count(*) = $2::int8 and bool_and(old), "
 
 /* A round's first step finds the first ticket that still has its id by bisection: they lose them in
  * the order of their numbers, and millions may be kept without. */
@@ -137,7 +138,8 @@ static const char s_age_rest[] =
     "where expires_at < $1::timestamptz limit $2::int8) returning 1), "
     "h as (delete from handoff where epoch < $3::int8 returning 1) " //
     S_AGED("(select count(*) from t) + (select count(*) from h)") "0::int8, "
-    "(select count(*) from t) = $2::int8, 0::int8";
+                                                                  "(select count(*) from t) = "
+                                                                  "$2::int8, 0::int8";
 
 #define S_ROW(name, text, columns, take) [DKT_SQL_##name] = {#name, text, columns, take}
 

@@ -309,8 +309,7 @@ static bool s_is_there(const world_t *self, const op_t *op, const sim_ticket_t *
         return self->store.aged[op->ticket];
     }
     return memcmp(&ticket->row.request_id, &op->request_id, sizeof none) == 0 ||
-           (self->options.age_round_ms &&
-            memcmp(&ticket->row.request_id, &none, sizeof none) == 0);
+           (self->options.age_round_ms && memcmp(&ticket->row.request_id, &none, sizeof none) == 0);
 }
 
 /* Everything that clients were told, against the database. */

@@ -24,7 +24,7 @@ typedef enum { OP_CREATE, OP_CANCEL, OP_RESOLVE, OP_HOLD, OP_ALLOCATE, OP_RELEAS
 
 typedef struct {
     op_kind_t kind;
-    uint32_t about; /* the op whose ticket or hold this one is about */
+    uint32_t about;        /* the op whose ticket or hold this one is about */
     uint64_t about_ticket; /* that ticket; 0: none */
     uint8_t frame[FRAME_BYTES];
     uint32_t frame_len;

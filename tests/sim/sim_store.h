@@ -39,15 +39,16 @@ typedef struct {
     int64_t journal_at_ms;
     uint64_t number_highest; /* of all tickets there ever were */
     int64_t tickets_kept_ms; /* settings.retention_days */
-    uint32_t lock_session; /* 0: free */
-    int64_t clock_ms;      /* the database's clock; the world moves it */
+    uint32_t lock_session;   /* 0: free */
+    int64_t clock_ms;        /* the database's clock; the world moves it */
     uint8_t handoff[4096];
     uint32_t handoff_len;
     uint64_t handoff_epoch;
     bool lock_may_vanish; /* a fault of the world: then the epoch alone must protect */
     char violation[256];  /* the first thing that may never happen; "" so far */
     uint32_t ticket_count;
-    sim_ticket_t tickets[SIM_TICKETS_MAX]; /* a rollback copies only what is used, and nothing below */
+    sim_ticket_t
+        tickets[SIM_TICKETS_MAX]; /* a rollback copies only what is used, and nothing below */
     int64_t journal_times_ms[SIM_JOURNAL_MAX]; /* by number */
     bool aged[SIM_NUMBERS_MAX];                /* by number: age took this ticket */
 } sim_store_t;

@@ -13,8 +13,8 @@
 #define S_MANY   20000
 #define S_BYTES  256
 
-/* Tickets 1 .. n, the first of them made `days` before ST_BASE_MS, one a second, and as many journal
- * rows: resolved, if their number is not told otherwise. */
+/* Tickets 1 .. n, the first of them made `days` before ST_BASE_MS, one a second, and as many
+ * journal rows: resolved, if their number is not told otherwise. */
 static void s_make(int n, int days)
 {
     char sql[1024];
@@ -38,14 +38,14 @@ static void s_make(int n, int days)
 
 static dkt_batch_t s_step(dkt_age_kind_t kind, int64_t before_ms)
 {
-    return (dkt_batch_t){.kind = DKT_BATCH_AGE,
-                         .epoch = st_one.epoch,
-                         .age = {.kind = kind,
-                                 .before_ms = before_ms,
-                                 .unpublished_before_ms = before_ms - 30 * S_DAY_MS,
-                                 .limit = kind == DKT_AGE_REQUEST_IDS ? DKT_AGE_STEP_IDS
-                                                                      : DKT_AGE_STEP_ROWS,
-                                 .keep = 1}};
+    return (dkt_batch_t){
+        .kind = DKT_BATCH_AGE,
+        .epoch = st_one.epoch,
+        .age = {.kind = kind,
+                .before_ms = before_ms,
+                .unpublished_before_ms = before_ms - 30 * S_DAY_MS,
+                .limit = kind == DKT_AGE_REQUEST_IDS ? DKT_AGE_STEP_IDS : DKT_AGE_STEP_ROWS,
+                .keep = 1}};
 }
 
 /* Processor time of our backend so far, which other load on the machine does not change. */
@@ -132,8 +132,8 @@ static void test_pgstore_age_drops_tickets_that_are_over(void **state)
     assert_int_equal(s_drop(DKT_AGE_TICKETS, before_ms), 596);
     char left[S_BYTES];
     support_pg_text(st_admin,
-                    "select string_agg(id::text, ' ' order by id) from tickets where id < 603", left,
-                    sizeof left);
+                    "select string_agg(id::text, ' ' order by id) from tickets where id < 603",
+                    left, sizeof left);
     assert_string_equal(left, "1 2 300 301 601 602");
     /* what is in the way does not end a round, and the newest stays whatever its age */
     assert_int_equal(s_drop(DKT_AGE_TICKETS, ST_BASE_MS), 399);
@@ -168,13 +168,13 @@ static void test_pgstore_age_drops_dead_tokens_and_an_old_handoff(void **state)
 {
     (void)state;
     st_own(&st_one);
-    support_pg_exec(st_admin,
-                    "insert into revoked_tokens select decode(md5(i::text), 'hex'), "
-                    "timestamptz '2046-01-19 18:40:00Z' + (i - 600) * interval '1 s' "
-                    "from generate_series(1, 1000) i;"
-                    "insert into handoff (epoch, body) values (0, 'x')");
+    support_pg_exec(st_admin, "insert into revoked_tokens select decode(md5(i::text), 'hex'), "
+                              "timestamptz '2046-01-19 18:40:00Z' + (i - 600) * interval '1 s' "
+                              "from generate_series(1, 1000) i;"
+                              "insert into handoff (epoch, body) values (0, 'x')");
     assert_int_equal(s_drop(DKT_AGE_REST, ST_BASE_MS), 600);
-    assert_int_equal(st_int("select count(*) from revoked_tokens"), 401); /* one to the millisecond */
+    assert_int_equal(st_int("select count(*) from revoked_tokens"),
+                     401); /* one to the millisecond */
     assert_int_equal(st_int("select count(*) from handoff"), 0);
     support_pg_exec(st_admin, "insert into handoff (epoch, body) values (1, 'x')");
     assert_int_equal(s_drop(DKT_AGE_REST, ST_BASE_MS), 0); /* our own, for the successor */
