@@ -65,10 +65,10 @@
 #define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
 /* -- tenant, age: what is old goes in small steps, between two groups -- */
-#define DKT_AGE_FIRST_MS       20000  /* the first round comes once to twice this after activation */
+#define DKT_AGE_FIRST_MS       20000  /* the first round: once to twice this after activation */
 #define DKT_AGE_ROUND_MS       600000 /* from the end of one round to the next */
 #define DKT_AGE_PAUSE_MS       20     /* after a step that found something: a share of 1 in 10 */
-#define DKT_AGE_PATIENCE_MS    1000   /* a step waits this long for a quiet moment, then for a gap */
+#define DKT_AGE_PATIENCE_MS    1000   /* a step waits so long for a quiet moment, then for a gap */
 #define DKT_AGE_STEP_ROWS      250    /* of one step: 1 to 2 ms, which the group behind it waits */
 #define DKT_AGE_STEP_IDS       100    /* the same for request ids: a new version of each ticket */
 #define DKT_AGE_STEPS_MAX      512    /* of one kind in one round: 7 million ids a day, and more */
@@ -170,9 +170,9 @@
 #define DKT_DIRECTORY_AGE_MS   60000 /* the leader drops what is old this often */
 #define DKT_DIRECTORY_AGE_ROWS 500   /* in one statement: 1 to 3 ms, between two polls */
 #define DKT_FEED_ROWS_MAX      10000 /* of the feed are kept, */
-#define DKT_FEED_KEEP_DAYS     7     /* and none that is older */
+#define DKT_FEED_KEEP_HOURS    168   /* and none that is older */
 #define DKT_WORKERS_KEEP_HOURS 24    /* the row of a dead worker, unless there are more than */
-#define DKT_WORKERS_DEAD_MAX   64    /* this: a worker that crashes in a loop leaves one each time */
+#define DKT_WORKERS_DEAD_MAX   64    /* this: a worker that crashes in a loop leaves many */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
 
 /* -- worker, activation -- */

@@ -93,7 +93,7 @@ static const char s_relay_mark[] =
 
 #define S_AGED(went)                                                                               \
     "select case when set_config('synchronous_commit', 'off', true) is not null then " went " end" \
-                                                                                            ", "
+    ", "
 #define S_CAME_TO(number) "coalesce(max(" number "), 0), count(*) = $2::int8 and bool_and(old), "
 
 /* A round's first step finds the first ticket that still has its id by bisection: they lose them in
@@ -153,7 +153,8 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
     S_ROW(LOAD_SETTINGS,
           "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, "
           "a.tokens_valid_from, (select slot_start from tickets where lane is not null "
-          "and state in (1, 2) order by slot_start desc limit 1) "
+          "and state in (1, 2) and slot_start > now() - interval '1 day' "
+          "order by slot_start desc limit 1) "
           "from settings s left join account a on true",
           7, dkt_pgstore_take_settings),
     S_ROW(LOAD_CLASSES,

@@ -36,7 +36,8 @@ from (select i, now() - %(ago)s::interval + (i - %(first)s) * interval '1 s' as 
       from generate_series(%(first)s, %(last)s) i) s
 """
 JOURNAL = """
-insert into journal select i, 1, now() - %(ago)s::interval + (i - %(first)s) * interval '1 s', '\\x90'
+insert into journal
+select i, 1, now() - %(ago)s::interval + (i - %(first)s) * interval '1 s', '\\x90'
 from generate_series(%(first)s, %(last)s) i
 """
 
@@ -191,7 +192,6 @@ def test_age_the_many_go_under_load(stage):
     rows = company.one("select max(seq) from journal")
     again = company.create(request_id=young)
     assert again["replayed"] and ticket_number(again["ticket_id"]) == MANY + 299
-    begun = time.monotonic()
     assert ticket_number(company.create()["ticket_id"]) == newest + 1
     assert company.one("select min(seq) from journal where seq > %s", (rows,)) == rows + 1
 

@@ -123,7 +123,7 @@ static void s_refuse(dkt_store_result_t *result, const char *sqlstate, const cha
 }
 
 /* The rows' views follow the copy of the table. */
-static void s_fix_views(sim_store_t *self)
+void sim_store_fix_views(sim_store_t *self)
 {
     for (uint32_t i = 0; i < self->ticket_count; i++) {
         sim_ticket_t *ticket = &self->tickets[i];
@@ -217,7 +217,7 @@ static const char *s_apply_inserts(sim_store_t *self, const sim_batch_t *batch)
         memcpy(ticket->class_name, batch->insert_names[i], sizeof ticket->class_name);
         memcpy(ticket->subject, batch->insert_subjects[i], sizeof ticket->subject);
     }
-    s_fix_views(self);
+    sim_store_fix_views(self);
     return NULL;
 }
 
@@ -394,7 +394,7 @@ static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_stor
         const char *sqlstate = steps[i](self, batch);
         if (sqlstate) {
             memcpy(self, &before, s_used_bytes(&before));
-            s_fix_views(self);
+            sim_store_fix_views(self);
             s_refuse(result, sqlstate, "constraint");
             if (getenv("SIM_DEBUG")) {
                 s_print_group(self, batch);
@@ -416,71 +416,6 @@ static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_stor
     }
     s_check_fresh_bookings(self, batch);
     s_fold_journal(self, batch);
-}
-
-/* -- age -- */
-
-static void s_age_request_ids(sim_store_t *self, const dkt_age_step_t *step,
-                              dkt_store_result_t *out)
-{
-    for (uint32_t i = 0; i < self->ticket_count; i++) {
-        dkt_ticket_row_t *row = &self->tickets[i].row;
-        if (row->created_ms < step->before_ms) {
-            memset(&row->request_id, 0, sizeof row->request_id);
-            out->aged_count++;
-        }
-    }
-}
-
-static void s_age_tickets(sim_store_t *self, const dkt_age_step_t *step, dkt_store_result_t *out)
-{
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < self->ticket_count; i++) {
-        const dkt_ticket_row_t *row = &self->tickets[i].row;
-        bool over = row->state == DKT_TICKET_RESOLVED || row->state == DKT_TICKET_CANCELLED ||
-                    (row->state == DKT_TICKET_DISPATCHED && row->breached);
-        if (over && row->created_ms < step->before_ms - self->tickets_kept_ms &&
-            i + step->keep < self->ticket_count) {
-            self->aged[row->number] = true;
-            out->aged_count++;
-        } else {
-            self->tickets[kept++] = self->tickets[i];
-        }
-    }
-    self->ticket_count = kept;
-    s_fix_views(self);
-}
-
-static void s_age_journal(sim_store_t *self, const dkt_age_step_t *step, dkt_store_result_t *out)
-{
-    while (self->journal_first + step->keep <= self->journal_seq &&
-           self->journal_times_ms[self->journal_first] < step->before_ms) {
-        self->journal_first++;
-        out->aged_count++;
-    }
-}
-
-/* All at once: the steps of the real one are the adapter's. */
-static void s_apply_age(sim_store_t *self, const sim_batch_t *batch, dkt_store_result_t *out)
-{
-    const dkt_age_step_t *step = &batch->batch.age;
-    if (!s_guard(self, batch, out)) {
-        return;
-    }
-    switch (step->kind) {
-    case DKT_AGE_REQUEST_IDS:
-        s_age_request_ids(self, step, out);
-        return;
-    case DKT_AGE_TICKETS:
-        s_age_tickets(self, step, out);
-        return;
-    case DKT_AGE_JOURNAL:
-        s_age_journal(self, step, out);
-        return;
-    case DKT_AGE_REST:
-    case DKT_AGE_COUNT:
-        return;
-    }
 }
 
 static void s_apply_load(sim_store_t *self, sim_result_t *out)
@@ -563,7 +498,9 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         s_apply_read(self, batch, out);
         break;
     case DKT_BATCH_AGE:
-        s_apply_age(self, batch, &out->result);
+        if (s_guard(self, batch, &out->result)) {
+            sim_store_age(self, &batch->batch.age, &out->result);
+        }
         break;
     case DKT_BATCH_RELAY_READ:
     case DKT_BATCH_RELAY_MARK:

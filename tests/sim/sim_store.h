@@ -85,6 +85,10 @@ void sim_store_close(sim_store_t *self, uint32_t session);
 
 /* Every row against every invariant that needs only the database. False: self->violation says. */
 bool sim_store_check(sim_store_t *self);
+/* The effect of an AGE batch whose guard has let it pass. */
+void sim_store_age(sim_store_t *self, const dkt_age_step_t *step, dkt_store_result_t *out);
+/* After rows have moved: their views point at their own texts again. */
+void sim_store_fix_views(sim_store_t *self);
 sim_ticket_t *sim_store_ticket(sim_store_t *self, uint64_t number);
 
 #endif
