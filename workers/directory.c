@@ -36,7 +36,8 @@ static const char s_poll_sql[] =
     "        coalesce (b.beat, 0), w.lock_key in (select key from held), w.leaving,"
     "        w.dead_at is not null, w.incarnation = one.leader"
     "   from one left join workers w on true"
-    "   left join worker_beats b on b.incarnation = w.incarnation";
+    "   left join worker_beats b on b.incarnation = w.incarnation"
+    " order by w.dead_at nulls first"; /* no number of dead ones hides one that lives */
 enum { S_EPOCH, S_VERSION, S_GAINED, S_BROKERS, S_WHO, S_BEAT, S_HELD, S_LEAVING, S_DEAD, S_LEADS };
 
 void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_TEXT_BYTES])
@@ -216,6 +217,9 @@ static dkt_status_t s_use_poll(dkt_directory_t *self, const PGresult *result, dk
     }
     if (status == DKT_OK && self->leading) {
         status = dkt_directory_lead(self, err);
+    }
+    if (status == DKT_OK && self->leading) {
+        dkt_directory_age(self);
     }
     return status;
 }

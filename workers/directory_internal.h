@@ -30,6 +30,8 @@ struct dkt_directory {
     dkt_watch_t watch;     /* of this session */
     dkt_table_t table;     /* newest one read */
     char brokers_mark[24]; /* digest of the brokers table as last read */
+    int64_t age_mono_ms;   /* directory_age.c: the next statement is due, */
+    uint32_t age_next;     /* and which */
     /* directory_wake.c */
     dkt_mail_t *settles, *settles_last;      /* not written yet, oldest first */
     uint8_t unread[DKT_VSHARDS / 8];         /* bit set of vshards whose rows were not read yet */
@@ -57,6 +59,11 @@ DKT_CHECKED dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t
 DKT_CHECKED dkt_status_t dkt_directory_lead_begin(dkt_directory_t *self, dkt_err_t *err);
 /* After each poll while leading: writes verdicts and, if the members changed, a new table. */
 DKT_CHECKED dkt_status_t dkt_directory_lead(dkt_directory_t *self, dkt_err_t *err);
+
+/* -- directory_age.c -- */
+
+/* After each poll while leading: drops some of what is old, if it is time. */
+void dkt_directory_age(dkt_directory_t *self);
 
 /* -- directory_wake.c: the table wake -- */
 

@@ -247,7 +247,8 @@ typedef struct {
     uint32_t token_public_count;
     dkt_token_public_t token_publics[DKT_TOKEN_KEYS_MAX];
     uint8_t master[DKT_KEY_BYTES];
-    int64_t idle_ms, probe_ms; /* DKT_IDLE_PASSIVATE_MS, DKT_PROBE_MS; tests shorten them */
+    /* DKT_IDLE_PASSIVATE_MS, DKT_PROBE_MS, DKT_AGE_ROUND_MS; tests shorten them */
+    int64_t idle_ms, probe_ms, age_ms;
     dkt_mailbox_t *node_box, *hasher_box, *directory_box, *accounts_box;
     atomic_uint hashes_pending; /* <= DKT_HASH_QUEUE_MAX */
     atomic_bool leader;         /* is this worker's directory the leader? */

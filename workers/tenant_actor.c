@@ -338,7 +338,9 @@ static bool s_open(dkt_actor_t *self)
                                 .sub_domain = home->sub_domain,
                                 .token_ttl_ms = S_TOKEN_TTL_MS,
                                 .idle_ms = env->idle_ms,
-                                .suspended = home->suspended};
+                                .suspended = home->suspended,
+                                .age = dkt_age_config(env->age_ms)};
+    core.age.at_once = self->config.probe;
     dkt_tenant_port_t own_port = port;
     own_port.ctx = self;
     self->core = dkt_tenant_new(&core, &own_port, dkt_clock_mono_ms());
