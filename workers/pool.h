@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The pool of ready-made tenant databases, so that create_account never waits for CREATE DATABASE.
+ * Its threads also delete tenants (deletion.h).
  * DKT_POOL_MAKERS threads with a session each; they work while this worker's directory leads.
  */
 #ifndef DKT_WORKERS_POOL_H

@@ -157,6 +157,7 @@
 #define DKT_LOCK_HELD_MS       2000 /* then the lock of the old owner may be broken (rule 11) */
 #define DKT_LOOKUP_NEGATIVE_MS 1000 /* "no such tenant" is believed this long */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
+#define DKT_DELETING_MAX       1024 /* tenants being deleted that a worker is told of at a time */
 
 /* -- worker, activation -- */
 #define DKT_BACKOFF_BASE_MS   50 /* full jitter after a failed activation */

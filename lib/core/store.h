@@ -189,6 +189,7 @@ typedef struct {
     dkt_view_t account_password; /* argon2id string */
     dkt_view_t sub_domain, account_name;
     int64_t tokens_valid_from_ms;
+    uint64_t changes_seq; /* newest row of `changes` */
     /* RELAY_READ */
     dkt_relay_mark_t relay;
     uint32_t journal_count;

@@ -208,7 +208,7 @@ static void test_tenant_changes_classes_and_limits_by_name(void **state)
         .class_count = 2,
         .classes = {{.name = "silver", .value = 300}, {.name = "now", .value = 30}}};
     bench_expect(bench, s_set(bench, &classes), "ok");
-    assert_int_equal(bench->settings_changed_count, 2);
+    assert_int_equal(bench->changed_count, 2);
     assert_string_equal(bench->settings.classes[0].name, "now");
     assert_int_equal(bench->settings.classes[0].limit_permille, DKT_PERMILLE);
     assert_int_equal(bench->settings.classes[1].limit_permille, 600);
@@ -230,7 +230,7 @@ static void test_tenant_settings_in_the_way_of_promises_are_refused(void **state
     bench_settle(bench);
     dkt_request_t fewer = {.present = DKT_PARAM_BIT(RESOLVERS), .resolvers = 1};
     bench_expect(bench, s_set(bench, &fewer), "refused");
-    assert_int_equal(bench->settings_changed_count, 0);
+    assert_int_equal(bench->changed_count, 0);
     bench_destroy(&bench);
 }
 
