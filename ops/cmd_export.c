@@ -11,10 +11,10 @@
 static const char s_usage[] =
     "usage: docket tenant export CLIENT_ID --out DIR [OPTIONS]\n"
     "\n"
-    "Writes all data of a tenant as files, from one consistent snapshot, while it is being "
-    "served:\n"
-    "tickets and journal (with its events) as JSON lines, settings and account as JSON, and last\n"
-    "DIR/manifest.json with rows, bytes and SHA-256 of each file, epoch and time of the snapshot.\n"
+    "Writes all data of a tenant as files, from one consistent snapshot, while it is served:\n"
+    "tickets, journal (with its events) and changes of settings as JSON lines, settings and\n"
+    "account as JSON, and last DIR/manifest.json with rows, bytes and SHA-256 of each file, epoch\n"
+    "and time of the snapshot.\n"
     "Again into the same folder: the new export replaces the old one when it is whole. A folder\n"
     "that holds anything else is refused. No password leaves with an export.\n"
     "  --out DIR       where to; made if it is not there\n" DKT_LIFE_WHERE_HELP

@@ -4,7 +4,7 @@
  * keys, next to its databases. They need no broker, no NATS, and only `delete` needs a worker.
  *
  *   life.c         where the control database is, and files that are whole or not there
- *   export.c       one consistent snapshot of a tenant as files
+ *   export.c, export_rows.c   one consistent snapshot of a tenant as files
  *   cmd_export.c   docket tenant export
  *   cmd_delete.c   docket tenant delete, receipt
  */

@@ -209,7 +209,10 @@ static dkt_status_t s_create_once(PGconn *conn, const char *request_id, const s_
     }
     *replayed = found;
     if (found) {
-        const char *field = row->deleting ? "request_id" : s_differs(row, wanted);
+        if (row->deleting) { /* it may still be refused: soon this is a replay, or a conflict */
+            return dkt_fail(err, DKT_UNAVAILABLE, NULL, "its account is being deleted");
+        }
+        const char *field = s_differs(row, wanted);
         return field ? dkt_fail(err, DKT_CONFLICT, field, NULL) : DKT_OK;
     }
     status = s_check_tombstone(conn, request_id, err);

@@ -25,7 +25,7 @@ create table clusters (
 
 -- One row per account. `claimed`: it has a database, its account may not be in there yet.
 -- `deleting`: it exists for nobody but whoever deletes it. `changes_seq`: the last row of its
--- database's table `changes` that is in the audit log and, if it was one of settings, in `settings`.
+-- database's table `changes` that is in the audit log (and in `settings`, if it was one of those).
 -- `password` is the argon2id text and lives here only until the tenant's own database has it.
 create table tenants (
     client_id  text primary key check (client_id ~ '^cl_[A-Za-z0-9_-]{16}$'),

@@ -198,8 +198,9 @@ def read_export(folder):
     return manifest, rows
 
 
-def test_life_export_under_load_has_every_acknowledged_ticket_once(life, company, folder):
-    one = company(64)
+def test_life_export_under_load_has_every_acknowledged_ticket_once(life, inside, company, folder):
+    one = company(32)
+    inside.call("set_tenant", client_id=one.client_id, resolvers=64)
     out = os.path.join(folder, "out")
     first = one.create("gold", payload=bytes(range(256)), subject="first")
     with Load(one) as load:
@@ -227,6 +228,7 @@ def test_life_export_under_load_has_every_acknowledged_ticket_once(life, company
     assert created == set(tickets)
     assert rows["account"][0]["email"] == one.email and "password" not in rows["account"][0]
     assert rows["settings"][0]["resolvers"] == 64
+    assert [row["detail"]["resolvers"] for row in rows["changes"]] == [64]
     assert manifest["schema_version"] >= 1 and manifest["epoch"] >= 1
     assert actions(life, one.client_id).count("export_tenant") == 3
     assert audit(life, one.client_id)[-1][2]["manifest"] == told["manifest_sha256"]
@@ -250,7 +252,7 @@ def test_life_export_replaces_only_whole_and_refuses_foreign_folders(life, compa
     assert "another tenant" in err
     run(life, "export", one.client_id, "--out", out)
     assert not [name for name in os.listdir(out) if name.endswith(".part")]
-    assert len(os.listdir(out)) == 5
+    assert len(os.listdir(out)) == 6
     with open(os.path.join(folder, "mine.txt"), "w", encoding="ascii") as stream:
         stream.write("mine")
     _, err = run(life, "export", one.client_id, "--out", folder, status=1)
@@ -317,7 +319,8 @@ def test_life_delete(life, inside, company, folder):
         check_unknown(life, one, ticket_id)
     assert load.failed == []
     assert is_gone(life, database)
-    manifest, rows = read_export(out)
+    assert f"{one.client_id} is deleted: ending" not in str(life.logs()), "its owner was not told"
+    _, rows = read_export(out)
     assert [row["ticket_id"] for row in rows["tickets"]] == [ticket_id]
     said = json.loads(printed)
     with open(os.path.join(out, "manifest.json"), "rb") as stream:
@@ -433,6 +436,7 @@ def test_life_delete_waits_for_an_owner_that_hangs_and_no_longer(life, company, 
         assert is_gone(life, database)
     finally:
         life.signal_pid(pid, signal.SIGCONT)
-    wait_until(lambda: life.sql("select count (*) from workers where dead_at is null") == [(2,)], 20)
+    alive = "select count (*) from workers where dead_at is null"
+    wait_until(lambda: life.sql(alive) == [(2,)], 20)
     with Client(life.public, source=own_source()) as client, refused("not_found"):
         client.patient("availability", client_id=one.client_id, token=one.token)
