@@ -14,11 +14,15 @@
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
 #include "workers/accounts_internal.h"
+#include "workers/pool.h"
 
-#define S_LISTED_MAX    "16" /* deletions of one look */
-#define S_EVICT_TRIES   50
-#define S_EVICT_MS      10
-#define S_COUNT_TIMEOUT "set statement_timeout = '10min'" /* all rows of a large tenant */
+#define S_LISTED_MAX   "16" /* deletions of one look */
+#define S_EVICT_TRIES  50
+#define S_EVICT_MS     10
+#define S_LONG_TIMEOUT "set statement_timeout = '10min'" /* to count all rows, to drop a database  \
+                                                          */
+#define S_POOL_TIMEOUT  "set statement_timeout = '30s'"  /* what the makers' sessions have */
+#define S_INVALID       "-2" /* datconnlimit of a half-dropped database */
 #define S_SQL_BYTES_MAX 256
 #define S_UTC(time)     "to_char (" time " at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 
@@ -162,7 +166,7 @@ static dkt_status_t s_drain_on(PGconn *conn, PGconn *tenant, const s_row_t *row,
 {
     bool locked = false, refused = false;
     char *counts = NULL;
-    dkt_status_t status = dkt_control_exec(tenant, S_COUNT_TIMEOUT, 0, NULL, err);
+    dkt_status_t status = dkt_control_exec(tenant, S_LONG_TIMEOUT, 0, NULL, err);
     if (status == DKT_OK) {
         status = s_lock(conn, tenant, row, &locked, err);
     }
@@ -195,17 +199,33 @@ static dkt_status_t s_drain(PGconn *conn, const dkt_env_t *env, const s_row_t *r
 
 /* -- fenced -- */
 
-static dkt_status_t s_database_exists(PGconn *conn, const char *database, bool *exists,
-                                      dkt_err_t *err)
+/* `open`: it can be connected to. Not so after a DROP DATABASE that was interrupted: the server
+ * then keeps it as invalid, good for nothing but another DROP. */
+static dkt_status_t s_find_database(PGconn *conn, const char *database, bool *open, dkt_err_t *err)
 {
-    PGresult *result =
-        dkt_control_run(conn, "select 1 from pg_database where datname = $1", 1, &database, err);
+    PGresult *result = dkt_control_run(
+        conn, "select 1 from pg_database where datname = $1 and datconnlimit <> " S_INVALID, 1,
+        &database, err);
     if (!result) {
         return err->status;
     }
-    *exists = PQntuples(result) > 0;
+    *open = PQntuples(result) > 0;
     PQclear(result);
     return DKT_OK;
+}
+
+/* A DROP DATABASE waits for a checkpoint, and that for all the dirty files of the cluster. */
+static dkt_status_t s_drop_database(PGconn *conn, const dkt_env_t *env, const char *database,
+                                    dkt_err_t *err)
+{
+    char sql[S_SQL_BYTES_MAX];
+    snprintf(sql, sizeof sql, "drop database if exists \"%s\" with (force)", database);
+    dkt_status_t status = dkt_control_exec(conn, S_LONG_TIMEOUT, 0, NULL, err);
+    if (status == DKT_OK && !dkt_pool_long(env, conn, sql)) {
+        status = dkt_fail(err, DKT_UNAVAILABLE, NULL, "%s is not dropped yet: %.100s", database,
+                          PQerrorMessage(conn));
+    }
+    return status == DKT_OK ? dkt_control_exec(conn, S_POOL_TIMEOUT, 0, NULL, err) : status;
 }
 
 /* What the audit log does not have yet would go with the database. The name is of a column that
@@ -213,16 +233,15 @@ static dkt_status_t s_database_exists(PGconn *conn, const char *database, bool *
 static dkt_status_t s_drop(PGconn *conn, const dkt_env_t *env, const s_row_t *row, dkt_err_t *err)
 {
     char sql[S_SQL_BYTES_MAX];
-    bool exists = false;
+    bool open = false;
     dkt_client_t client;
-    dkt_status_t status = s_database_exists(conn, row->database, &exists, err);
-    if (status == DKT_OK && exists &&
+    dkt_status_t status = s_find_database(conn, row->database, &open, err);
+    if (status == DKT_OK && open &&
         dkt_client_parse(row->client_id, (uint32_t)strlen(row->client_id), &client)) {
         status = dkt_accounts_carry(conn, env->uri, &client, err);
     }
-    if (status == DKT_OK && exists) {
-        snprintf(sql, sizeof sql, "drop database if exists \"%s\" with (force)", row->database);
-        status = dkt_control_exec(conn, sql, 0, NULL, err);
+    if (status == DKT_OK) {
+        status = s_drop_database(conn, env, row->database, err);
     }
     if (status == DKT_OK) {
         snprintf(sql, sizeof sql, "drop role if exists \"%s\"", row->database);

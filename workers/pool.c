@@ -157,12 +157,9 @@ static PGconn *s_connect(const dkt_env_t *env, dkt_err_t *err)
     return conn;
 }
 
-/* New databases are some 300 dirty files each. They are written while nobody waits for it, in
- * batches, so that PostgreSQL's shutdown has little left to sync. A worker that is told to stop
- * does not wait for the end. False: the connection is of no more use. */
-static bool s_checkpoint(const dkt_env_t *env, PGconn *conn)
+bool dkt_pool_long(const dkt_env_t *env, PGconn *conn, const char *sql)
 {
-    if (PQsendQuery(conn, "checkpoint") != 1) {
+    if (PQsendQuery(conn, sql) != 1) {
         return false;
     }
     while (PQisBusy(conn)) {
@@ -218,7 +215,9 @@ static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms,
     bool quiet = dkt_clock_mono_ms() - unsynced->since_mono_ms >= S_CHECKPOINT_QUIET_MS;
     if (unsynced->count >= S_CHECKPOINT_EVERY || (unsynced->count > 0 && quiet)) {
         unsynced->count = 0;
-        if (!s_checkpoint(env, conn)) {
+        /* New databases are some 300 dirty files each. They are written while nobody waits for it,
+         * in batches, so that PostgreSQL's shutdown has little left to sync. */
+        if (!dkt_pool_long(env, conn, "checkpoint")) {
             dkt_log(DKT_LOG_INFO, "pool: the checkpoint after new databases was not awaited");
         }
     }

@@ -25,4 +25,9 @@ DKT_CHECKED dkt_status_t dkt_pool_fill_one(PGconn *conn, const dkt_env_t *env, u
 /* Removes what a maker that died left half-made more than a minute ago. */
 DKT_CHECKED dkt_status_t dkt_pool_clean(PGconn *conn, dkt_err_t *err);
 
+/* A statement that may take long, at most the session's statement_timeout. A worker that is told to
+ * stop does not wait for its end: then false, as after an error, and the session is of no more use.
+ */
+DKT_CHECKED bool dkt_pool_long(const dkt_env_t *env, PGconn *conn, const char *sql);
+
 #endif

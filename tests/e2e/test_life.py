@@ -14,7 +14,7 @@ from client import PASSWORD, Client, Tenant, WireError, new_id, own_source, refu
 from conftest import discard
 from fleet import DOCKET, Fleet, wait_until
 
-PROMPT_S = 60  # a command's bound, far above what it takes
+PROMPT_S = 150  # a bound for a command; a deletion waits for a checkpoint
 
 
 @pytest.fixture(scope="module")

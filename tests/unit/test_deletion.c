@@ -218,6 +218,20 @@ static void test_deletion_goes_on_after_a_crash_behind_the_drop(void **state)
     s_check_buried();
 }
 
+/* The server keeps a database whose DROP was interrupted, and lets nobody in. */
+static void test_deletion_goes_on_after_a_crash_in_the_drop(void **state)
+{
+    (void)state;
+    char sql[128];
+    s_ask(false, false);
+    assert_int_equal(s_look(), 1);
+    snprintf(sql, sizeof sql, "update pg_database set datconnlimit = -2 where datname = '%s'",
+             s_database);
+    support_pg_exec(s_conn, sql);
+    assert_int_equal(s_look(), 1);
+    s_check_buried();
+}
+
 /* A session that holds the owner's lock under the name of this incarnation. */
 static PGconn *s_hold(const char *incarnation)
 {
@@ -358,6 +372,7 @@ int main(void)
         cmocka_unit_test_setup(test_deletion_breaks_promises_only_when_told, s_make_tenant),
         cmocka_unit_test_setup(test_deletion_fence_keeps_every_owner_out, s_make_tenant),
         cmocka_unit_test_setup(test_deletion_goes_on_after_a_crash_behind_the_drop, s_make_tenant),
+        cmocka_unit_test_setup(test_deletion_goes_on_after_a_crash_in_the_drop, s_make_tenant),
         cmocka_unit_test_setup(test_deletion_waits_for_a_live_owner_and_ends_a_dead_one,
                                s_make_tenant),
         cmocka_unit_test_setup(test_deletion_gives_a_hung_owner_its_time, s_make_tenant),
