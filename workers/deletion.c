@@ -16,12 +16,13 @@
 #include "workers/accounts_internal.h"
 #include "workers/pool.h"
 
-#define S_LISTED_MAX   "16" /* deletions of one look */
-#define S_EVICT_TRIES  50
-#define S_EVICT_MS     10
-#define S_LONG_TIMEOUT "set statement_timeout = '10min'" /* to count all rows, to drop a database  \
-                                                          */
-#define S_POOL_TIMEOUT  "set statement_timeout = '30s'"  /* what the makers' sessions have */
+#define S_LISTED_MAX  "16" /* deletions of one look */
+#define S_EVICT_TRIES 50
+#define S_EVICT_MS    10
+#define S_LONG_TIMEOUT                                                                             \
+    "set statement_timeout = '10min'"                   /* to count all rows, to drop a database   \
+                                                         */
+#define S_POOL_TIMEOUT  "set statement_timeout = '30s'" /* what the makers' sessions have */
 #define S_INVALID       "-2" /* datconnlimit of a half-dropped database */
 #define S_SQL_BYTES_MAX 256
 #define S_UTC(time)     "to_char (" time " at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Life of a tenant: settings and suspension in the audit log, export, deletion with a receipt."""
 
+import base64
+import ctypes
 import hashlib
 import json
 import os
@@ -340,6 +342,18 @@ def test_life_delete(life, inside, company, folder):
     check_receipt(life, one, receipt, printed, folder)
 
 
+def verify_as_documented(printed, public):
+    """As the README tells others to do it."""
+    receipt = json.loads(printed)
+    signature = base64.urlsafe_b64decode(receipt.pop("signature") + "==")
+    text = b"docket-receipt/1\n" + json.dumps(
+        receipt, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    verify = ctypes.CDLL("libsodium.so.23").crypto_sign_verify_detached
+    length = ctypes.c_ulonglong
+    assert verify(signature, text, length(len(text)), public) == 0
+    assert verify(signature, text + b" ", length(len(text) + 1), public) != 0
+
+
 def check_receipt(life, one, receipt, printed, folder):
     with open(receipt, encoding="utf-8") as stream:
         assert stream.read() == printed
@@ -348,6 +362,7 @@ def check_receipt(life, one, receipt, printed, folder):
         public = stream.read().strip()
     run(life, "receipt", receipt, "--public", public)
     run(life, "receipt", receipt, "--public", "00" * 32, status=1)
+    verify_as_documented(printed, bytes.fromhex(public))
     tampered = os.path.join(folder, "tampered.json")
     for old, new in (('"tickets": 1', '"tickets": 2'), (one.client_id, "cl_AAAAAAAAAAAAAAAA"),
                      ('"open_tickets": 0', '"open_tickets": 0, "more": 1')):
