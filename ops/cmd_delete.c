@@ -322,6 +322,15 @@ static int s_follow(PGconn *conn, const s_options_t *options, s_state_t *state, 
     return status == DKT_OK ? -1 : s_fail(options, err);
 }
 
+/* Both files can be written: better known before the tenant is out of reach. */
+static dkt_status_t s_check_files(const s_options_t *options, dkt_err_t *err)
+{
+    dkt_export_t export = {
+        .where = &options->where, .client_id = options->client_id, .out = options->export};
+    dkt_status_t status = dkt_life_write(options->receipt, NULL, err);
+    return status == DKT_OK && options->export ? dkt_export_check(&export, err) : status;
+}
+
 /* What must be true before anything is touched; -1, or the exit status. */
 static int s_prepare(PGconn *conn, const s_options_t *options, const s_state_t *state,
                      dkt_err_t *err)
@@ -338,6 +347,9 @@ static int s_prepare(PGconn *conn, const s_options_t *options, const s_state_t *
     if (status == DKT_OK && open > 0) {
         status = s_audit_refusal(conn, options, open, err);
         return status == DKT_OK ? s_refused(options, open) : s_fail(options, err);
+    }
+    if (status == DKT_OK) {
+        status = s_check_files(options, err);
     }
     if (status == DKT_OK) {
         status = s_begin(conn, options, err);

@@ -343,6 +343,16 @@ static dkt_status_t s_run(dkt_exporter_t *self, dkt_exported_t *done, dkt_err_t 
     return status;
 }
 
+dkt_status_t dkt_export_check(const dkt_export_t *options, dkt_err_t *err)
+{
+    dkt_exporter_t self = {.options = options, .folder_fd = -1};
+    dkt_status_t status = s_open_folder(&self, err);
+    if (self.folder_fd >= 0) {
+        close(self.folder_fd);
+    }
+    return status;
+}
+
 dkt_status_t dkt_export_run(const dkt_export_t *options, dkt_exported_t *done, dkt_err_t *err)
 {
     dkt_exporter_t self = {.options = options, .folder_fd = -1};

@@ -189,15 +189,21 @@ void dkt_life_file_drop(dkt_life_file_t *self)
 dkt_status_t dkt_life_write(const char *path, const char *text, dkt_err_t *err)
 {
     char folder[DKT_KEY_PATH_BYTES_MAX], name[DKT_KEY_PATH_BYTES_MAX];
-    snprintf(folder, sizeof folder, "%s", path);
+    int len = snprintf(folder, sizeof folder, "%s", path);
     snprintf(name, sizeof name, "%s", path);
+    const char *base = basename(name);
     dkt_life_file_t file;
+    if (len >= (int)sizeof folder || strlen(base) >= DKT_LIFE_NAME_BYTES) {
+        return dkt_fail(err, DKT_INVALID_ARGUMENT, NULL, "the path of a file is too long");
+    }
     int fd = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         return s_fail_file(err, "open the folder of", path);
     }
-    dkt_status_t status = dkt_life_file_open(&file, fd, basename(name), err);
-    if (status == DKT_OK) {
+    dkt_status_t status = dkt_life_file_open(&file, fd, base, err);
+    if (status == DKT_OK && !text) {
+        dkt_life_file_drop(&file);
+    } else if (status == DKT_OK) {
         dkt_life_file_put(&file, text, strlen(text));
         status = dkt_life_file_finish(&file, NULL, err);
     }

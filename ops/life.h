@@ -76,7 +76,7 @@ DKT_CHECKED dkt_status_t dkt_life_file_finish(dkt_life_file_t *self,
                                               char sha256[DKT_SHA256_HEX_BYTES], dkt_err_t *err);
 /* Without a trace, unless it was finished. */
 void dkt_life_file_drop(dkt_life_file_t *self);
-/* A text as a whole file at a path. */
+/* A text as a whole file at a path; `text` NULL only tries whether that could be done. */
 DKT_CHECKED dkt_status_t dkt_life_write(const char *path, const char *text, dkt_err_t *err);
 
 /* -- export -- */
@@ -94,6 +94,8 @@ typedef struct {
 
 /* NOT_FOUND: no such tenant. CONFLICT: the folder holds something else, or another export writes
  * into it. The audit log has its row before the files count as whole. */
+/* Could the folder take this export? Makes it if it is not there. */
+DKT_CHECKED dkt_status_t dkt_export_check(const dkt_export_t *options, dkt_err_t *err);
 DKT_CHECKED dkt_status_t dkt_export_run(const dkt_export_t *options, dkt_exported_t *done,
                                         dkt_err_t *err);
 

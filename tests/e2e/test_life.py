@@ -316,6 +316,9 @@ def test_life_delete(life, inside, company, folder):
     assert told.startswith("refused: 1 open tickets")
     assert one.ticket(ticket_id)["state"] == "open" and not os.path.exists(receipt)
     one.call("cancel_ticket", ticket_id=ticket_id)
+    for words in (delete(one, os.path.join(folder, "no", "r.json")),
+                  delete(one, receipt, "--export", life.data_folder)):
+        run(life, *words, status=1)  # nowhere to write to: nothing is touched
     with Load(neighbour) as load:
         printed, _ = run(life, *delete(one, receipt, "--export", out))
         check_unknown(life, one, ticket_id)
