@@ -184,8 +184,8 @@ static dkt_status_t s_read_brokers(dkt_directory_t *self, const char *mark, dkt_
     }
     dkt_brokers_mail_t *mail = dkt_mail_alloc(sizeof *mail);
     for (int i = 0; i < PQntuples(result) && mail->count < DKT_BROKERS_MAX; i++) {
-        if (PQgetlength(result, i, 0) < DKT_ADDRESS_BYTES_MAX) {
-            snprintf(mail->addresses[mail->count++], DKT_ADDRESS_BYTES_MAX, "%s",
+        if (PQgetlength(result, i, 0) < DKT_ENDPOINT_BYTES_MAX) {
+            snprintf(mail->addresses[mail->count++], DKT_ENDPOINT_BYTES_MAX, "%s",
                      PQgetvalue(result, i, 0));
         }
     }

@@ -28,7 +28,7 @@
 #define DKT_DATABASE_BYTES_MAX  40 /* t_ and 32 hex digits */
 #define DKT_DOMAIN_BYTES_MAX    64 /* a DNS label and NUL */
 #define DKT_NODE_NAME_BYTES_MAX 24 /* docket/NODE/INCARNATION fits PostgreSQL's 63 characters */
-#define DKT_ADDRESS_BYTES_MAX   256
+#define DKT_ENDPOINT_BYTES_MAX  256
 
 typedef enum {
     DKT_MAIL_STOP, /* to any thread: finish and return */
@@ -52,6 +52,7 @@ typedef enum {
     DKT_MAIL_DELETING, /* dkt_deleting_mail_t: these tenants exist no more */
     DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
     DKT_MAIL_ROWS,
+    DKT_MAIL_PROBE,  /* to the node: the stream of events is new, look into every tenant */
     DKT_MAIL_SETTLE, /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
     /* dkt_relay_mail_t, from actors to the relay */
     DKT_MAIL_RELAY_BEGIN,
@@ -180,7 +181,7 @@ typedef struct {
 typedef struct {
     dkt_mail_t mail;
     uint32_t count;
-    char addresses[DKT_BROKERS_MAX][DKT_ADDRESS_BYTES_MAX];
+    char addresses[DKT_BROKERS_MAX][DKT_ENDPOINT_BYTES_MAX];
 } dkt_brokers_mail_t;
 
 typedef struct {
@@ -264,7 +265,8 @@ typedef struct {
     const char *nats, *keys;    /* address, NULL: no events; folder */
     dkt_mailbox_t *relay_box;   /* NULL: no events */
     atomic_ullong relay_bytes;  /* of journal rows on their way, <= DKT_RELAY_BYTES_MAX and a bit */
-    atomic_uint relay_rows;     /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
+    atomic_llong relay_stream_ms; /* creation of the stream the relay writes to, 0: NATS is away */
+    atomic_uint relay_rows;       /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
     dkt_worker_stats_t stats;
 } dkt_env_t;
 

@@ -86,7 +86,7 @@ typedef struct {
     bool used, greeted;
     uint32_t id;
     zsock_t *sock;
-    char address[DKT_ADDRESS_BYTES_MAX];
+    char address[DKT_ENDPOINT_BYTES_MAX];
     dkt_incarnation_t broker;
     dkt_table_version_t known;  /* as its last message said */
     dkt_table_version_t pushed; /* the newest table sent to it */

@@ -279,7 +279,7 @@ static void s_tell_ready(dkt_actor_t *self)
 
 static void s_note_idle(dkt_actor_t *self, int64_t now_mono_ms)
 {
-    if (!dkt_tenant_idle(self->core, now_mono_ms)) {
+    if (!dkt_tenant_idle(self->core, now_mono_ms) || !dkt_relay_feed_settled(&self->feed)) {
         atomic_store(&self->idle_since_mono_ms, 0);
     } else if (atomic_load(&self->idle_since_mono_ms) == 0) {
         atomic_store(&self->idle_since_mono_ms, now_mono_ms);

@@ -59,6 +59,7 @@
 #define DKT_FENCE_FRESH_MS     500     /* an answer this young proves the connection (rule 3) */
 #define DKT_COMMIT_TIMEOUT_MS  2000    /* the actor's own bound on a commit (page 7, 7) */
 #define DKT_REFUSAL_MEMORY_MS  60000   /* a refusal is remembered this long */
+#define DKT_HANDOFF_REFUSALS_MAX 1024  /* passed on at most: 160 KiB in the handoff's row */
 #define DKT_REQUEST_MEMORY_MAX 32768   /* remembered request ids per tenant, then looked up */
 #define DKT_HASHING_PER_TENANT_MAX 16  /* passwords under way: no tenant fills the queue of all */
 #define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */

@@ -34,9 +34,9 @@ typedef struct {
     dkt_table_version_t table;
     uint64_t journal_seq;
     int64_t journal_at_ms;
-    uint32_t lock_session; /* 0: free */
-    int64_t clock_ms;      /* the database's clock; the world moves it */
-    uint8_t handoff[4096];
+    uint32_t lock_session;       /* 0: free */
+    int64_t clock_ms;            /* the database's clock; the world moves it */
+    uint8_t handoff[256 * 1024]; /* DKT_HANDOFF_REFUSALS_MAX refusals, and holds */
     uint32_t handoff_len;
     uint64_t handoff_epoch;
     bool lock_may_vanish; /* a fault of the world: then the epoch alone must protect */
