@@ -24,14 +24,15 @@ struct dkt_directory {
     int64_t next_poll_mono_ms, retry_mono_ms;
     uint32_t connect_failures;
     uint32_t polls;
-    bool leading;          /* this session has the leader's lock and has raised the epoch */
-    bool leaving;          /* wants no share */
-    uint64_t epoch;        /* of the leader's guard, while leading */
-    dkt_watch_t watch;     /* of this session */
-    dkt_table_t table;     /* newest one read */
-    char brokers_mark[24]; /* digest of the brokers table as last read */
-    int64_t age_mono_ms;   /* directory_age.c: the next statement is due, */
-    uint32_t age_next;     /* and which */
+    bool leading;           /* this session has the leader's lock and has raised the epoch */
+    bool leaving;           /* wants no share */
+    uint64_t epoch;         /* of the leader's guard, while leading */
+    dkt_watch_t watch;      /* of this session */
+    dkt_table_t table;      /* newest one read */
+    char brokers_mark[24];  /* digest of the brokers table as last read */
+    char deleting_mark[24]; /* and of the tenants that are being deleted */
+    int64_t age_mono_ms;    /* directory_age.c: the next statement is due, */
+    uint32_t age_next;      /* and which */
     /* directory_wake.c */
     dkt_mail_t *settles, *settles_last;      /* not written yet, oldest first */
     uint8_t unread[DKT_VSHARDS / 8];         /* bit set of vshards whose rows were not read yet */
@@ -52,6 +53,11 @@ bool dkt_directory_is_true(const PGresult *result, int row, int column);
  * fails, the answer is UNAVAILABLE, and a session that failed is the caller's to close. */
 DKT_CHECKED dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list,
                                                dkt_err_t *err);
+
+/* A poll showed this digest of the tenants that are being deleted: if it is another one, the node
+ * loop is told who they are. */
+DKT_CHECKED dkt_status_t dkt_directory_deleting(dkt_directory_t *self, const char *mark,
+                                                dkt_err_t *err);
 
 /* -- directory_lead.c -- */
 

@@ -5,10 +5,11 @@
  *
  *          LOOKUP HOLDER REFRESH LEAVE WAKE SETTLE           HASH
  *   node loop  ------------------------------> directory   ------> hasher
- *      ^  |        ACCOUNT SUSPEND LIST GET SETTINGS
+ *      ^  |        ACCOUNT TENANT CHANGES
  *      |  +----------------------------------> accounts
  *      |  +--- WORK HASHED RELAY_ASK --------> tenant actors --RELAY_*--> relay
- *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT ROWS
+ *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT
+ *                                           DELETING ROWS
  */
 #ifndef DKT_WORKERS_MAIL_H
 #define DKT_WORKERS_MAIL_H
@@ -46,8 +47,9 @@ typedef enum {
     DKT_MAIL_BROKERS,
     DKT_MAIL_ACCOUNT,  /* dkt_command_mail_t: create_account, its password hashed */
     DKT_MAIL_TENANT,   /* dkt_command_mail_t: get_tenant, list_tenants, set_tenant suspended */
-    DKT_MAIL_SETTINGS, /* dkt_settings_mail_t: copy into the control database */
+    DKT_MAIL_CHANGES,  /* dkt_changes_mail_t: carry a tenant's changes to the control database */
     DKT_MAIL_CONTEXT,  /* dkt_context_mail_t: the directory suspended or resumed a tenant */
+    DKT_MAIL_DELETING, /* dkt_deleting_mail_t: these tenants exist no more */
     DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
     DKT_MAIL_ROWS,
     DKT_MAIL_PROBE,  /* to the node: the stream of events is new, look into every tenant */
@@ -115,6 +117,7 @@ typedef struct {
     char database[DKT_DATABASE_BYTES_MAX];
     char sub_domain[DKT_DOMAIN_BYTES_MAX];
     bool suspended;
+    uint64_t changes_seq; /* of its table `changes`, what the control database has */
 } dkt_home_t;
 
 typedef struct {
@@ -190,8 +193,14 @@ typedef struct {
 typedef struct {
     dkt_mail_t mail;
     dkt_client_t client;
-    dkt_settings_t settings;
-} dkt_settings_mail_t;
+    uint32_t tries; /* that failed */
+} dkt_changes_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    uint32_t count; /* <= DKT_DELETING_MAX */
+    dkt_client_t clients[];
+} dkt_deleting_mail_t;
 
 typedef struct {
     dkt_mail_t mail;

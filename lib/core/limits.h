@@ -175,6 +175,7 @@
 #define DKT_WORKERS_KEEP_HOURS 24    /* the row of a dead worker, unless there are more than */
 #define DKT_WORKERS_DEAD_MAX   64    /* this: a worker that crashes in a loop leaves many */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
+#define DKT_DELETING_MAX       1024 /* tenants being deleted that a worker is told of at a time */
 
 /* -- worker, activation -- */
 #define DKT_BACKOFF_BASE_MS   50 /* full jitter after a failed activation */

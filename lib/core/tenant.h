@@ -75,8 +75,9 @@ typedef struct {
     /* false: the hashing queue is full */
     bool (*hash)(void *ctx, const dkt_hash_job_t *job);
     void (*random)(void *ctx, void *bytes, size_t len);
-    /* the settings were changed and committed: the control database's copy wants it */
-    void (*settings_changed)(void *ctx, const dkt_settings_t *settings);
+    /* the table `changes` has a new row, durable: the audit log and the control database's copy
+       want it. `settings` NULL: the password was changed */
+    void (*changed)(void *ctx, const dkt_settings_t *settings);
     void (*log)(void *ctx, dkt_log_level_t level, const char *text);
 } dkt_tenant_port_t;
 

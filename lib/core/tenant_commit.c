@@ -334,8 +334,8 @@ static void s_on_committed(dkt_tenant_t *self)
             s_answer_joiners(self, group, reply->memo);
         }
     }
-    if (group->has_settings) {
-        self->port.settings_changed(self->port.ctx, &group->settings);
+    if (group->has_settings || group->has_password) {
+        self->port.changed(self->port.ctx, group->has_settings ? &group->settings : NULL);
     }
     self->inflight = NULL;
     dkt_group_reset(group);

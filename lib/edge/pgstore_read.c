@@ -150,6 +150,7 @@ bool dkt_pgstore_take_settings(dkt_pgstore_t *self, const PGresult *rows, dkt_st
     out->account_password = s_view(&cursor);
     out->tokens_valid_from_ms = s_time_ms(&cursor);
     out->last_dispatched_minute = (uint32_t)(s_time_ms(&cursor) / DKT_MINUTE_MS);
+    out->changes_seq = s_u64(&cursor);
     return true;
 }
 

@@ -74,7 +74,8 @@ static const char s_update[] =
 
 static const char s_password[] =
     "with u as (update account set password = $1::text, tokens_valid_from = $2::timestamptz "
-    "returning 1) select docket_expect((select count(*) from u), 1)";
+    "returning 1) select docket_expect((select count(*) from u), 1), "
+    "docket_change('change_password', '{}')";
 
 static const char s_handoff[] = "insert into handoff (epoch, body) values ($1::int8, $2::bytea) "
                                 "on conflict (one) do update set epoch = excluded.epoch, "
@@ -154,9 +155,10 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
           "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, "
           "a.tokens_valid_from, (select slot_start from tickets where lane is not null "
           "and state in (1, 2) and slot_start > now() - interval '1 day' "
-          "order by slot_start desc limit 1) "
+          "order by slot_start desc limit 1), "
+          "coalesce((select max(seq) from changes), 0) "
           "from settings s left join account a on true",
-          7, dkt_pgstore_take_settings),
+          8, dkt_pgstore_take_settings),
     S_ROW(LOAD_CLASSES,
           "select name, level_minutes, limit_permille from classes order by level_minutes, name", 3,
           dkt_pgstore_take_classes),

@@ -223,7 +223,7 @@ static void s_port_random(void *ctx, void *bytes, size_t len)
     memset(bytes, self->random++, len);
 }
 
-static void s_port_settings_changed(void *ctx, const dkt_settings_t *settings)
+static void s_port_changed(void *ctx, const dkt_settings_t *settings)
 {
     (void)ctx;
     (void)settings;
@@ -291,7 +291,7 @@ dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config)
                                            .give_back = s_port_give_back,
                                            .hash = s_port_hash,
                                            .random = s_port_random,
-                                           .settings_changed = s_port_settings_changed,
+                                           .changed = s_port_changed,
                                            .log = s_port_log};
     dkt_actor_t *self = dkt_mail_alloc(sizeof *self);
     dkt_tenant_config_t core = {.client = config->client,

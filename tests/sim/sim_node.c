@@ -125,7 +125,7 @@ static void s_fill(void *ctx, void *bytes, size_t len)
     }
 }
 
-static void s_settings_changed(void *ctx, const dkt_settings_t *settings)
+static void s_changed(void *ctx, const dkt_settings_t *settings)
 {
     (void)ctx;
     (void)settings;
@@ -279,7 +279,7 @@ void sim_start(world_t *self, uint32_t index)
                               .give_back = s_give_back,
                               .hash = s_hash,
                               .random = s_fill,
-                              .settings_changed = s_settings_changed,
+                              .changed = s_changed,
                               .log = s_log};
     if (self->assigned == index) {
         node->table = self->table;

@@ -64,11 +64,13 @@ static void s_random(void *ctx, void *bytes, size_t len)
     memset(bytes, 0x5a, len);
 }
 
-static void s_settings_changed(void *ctx, const dkt_settings_t *settings)
+static void s_changed(void *ctx, const dkt_settings_t *settings)
 {
     bench_t *bench = ctx;
-    bench->settings = *settings;
-    bench->settings_changed_count++;
+    bench->changed_count++;
+    if (settings) {
+        bench->settings = *settings;
+    }
 }
 
 static void s_log(void *ctx, dkt_log_level_t level, const char *text)
@@ -107,7 +109,7 @@ bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age)
                               .give_back = s_give_back,
                               .hash = s_hash,
                               .random = s_random,
-                              .settings_changed = s_settings_changed,
+                              .changed = s_changed,
                               .log = s_log};
     dkt_tenant_config_t config = {.client = bench->client,
                                   .id_keys = &bench->ring,

@@ -37,7 +37,7 @@ typedef struct {
     bool hash_full;
     bench_work_t works[BENCH_WORKS_MAX]; /* by msgid */
     uint32_t msgid;
-    uint32_t settings_changed_count, error_count; /* errors: lines of the log */
+    uint32_t changed_count, error_count; /* errors: lines of the log */
     /* for the next work */
     bool suspect;
     uint8_t origin;
