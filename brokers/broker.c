@@ -26,22 +26,28 @@ typedef struct {
 
 static const char s_usage[] =
     "usage: docket broker --public ADDR --internal ADDR --workers ADDR --keys DIR --node NAME\n"
-    "                     [--join URI] [--ready-fd N] [--insecure-dev]\n"
+    "                     [--join URI] [--nats URL] [--ready-fd N] [--insecure-dev]\n"
     "  --public ADDR    where producers connect, such as tcp://127.0.0.1:7410\n"
     "  --internal ADDR  where services inside the VPN connect (CURVE)\n"
     "  --workers ADDR   where workers connect; loopback only\n"
     "  --keys DIR       the fleet's keys\n"
     "  --node NAME      what ping answers, at most 63 bytes\n"
     "  --join URI       enter the workers' address in this control database, then forget it\n"
+    "  --nats URL       where tenant context is heard; without it, over the workers only\n"
     "  --ready-fd N     write \"ready\" there when requests can be routed\n"
     "  --insecure-dev   no CURVE on the internal endpoint\n";
 
-static const struct option s_long[] = {
-    {"public", required_argument, NULL, 'p'},   {"internal", required_argument, NULL, 'i'},
-    {"workers", required_argument, NULL, 'w'},  {"keys", required_argument, NULL, 'k'},
-    {"node", required_argument, NULL, 'n'},     {"join", required_argument, NULL, 'j'},
-    {"ready-fd", required_argument, NULL, 'r'}, {"insecure-dev", no_argument, NULL, 'd'},
-    {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+static const struct option s_long[] = {{"public", required_argument, NULL, 'p'},
+                                       {"internal", required_argument, NULL, 'i'},
+                                       {"workers", required_argument, NULL, 'w'},
+                                       {"keys", required_argument, NULL, 'k'},
+                                       {"node", required_argument, NULL, 'n'},
+                                       {"join", required_argument, NULL, 'j'},
+                                       {"ready-fd", required_argument, NULL, 'r'},
+                                       {"insecure-dev", no_argument, NULL, 'd'},
+                                       {"nats", required_argument, NULL, 'N'},
+                                       {"help", no_argument, NULL, 'h'},
+                                       {NULL, 0, NULL, 0}};
 
 static bool s_parse_fd(const char *text, int *fd)
 {
@@ -72,6 +78,9 @@ static bool s_set(s_options_t *options, int option)
         break;
     case 'j':
         options->join = optarg;
+        break;
+    case 'N':
+        options->hub.nats = optarg;
         break;
     case 'r':
         ok = s_parse_fd(optarg, &options->hub.ready_fd);

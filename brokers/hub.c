@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "brokers/hub_socket.h"
+#include "lib/edge/bus.h"
 #include "lib/edge/clock.h"
 #include "lib/edge/log.h"
 #include "lib/edge/zap.h"
@@ -28,6 +29,7 @@ struct dkt_hub {
     void *context;
     void *sockets[S_SOCKETS];
     dkt_zap_t *zap;
+    dkt_bus_t *bus; /* NULL: no NATS at all */
     int signals;
     dkt_router_t *router;
     bool draining;
@@ -306,6 +308,18 @@ static bool s_make_router(dkt_hub_t *self, dkt_err_t *err)
     return self->router != NULL;
 }
 
+static bool s_start_bus(dkt_hub_t *self, dkt_err_t *err)
+{
+    const dkt_bus_config_t config = {.url = self->config.nats,
+                                     .keys = self->config.keys,
+                                     .role = "broker",
+                                     .node = self->config.node};
+    if (config.url) {
+        self->bus = dkt_bus_new(&config, err);
+    }
+    return self->bus || !config.url;
+}
+
 dkt_hub_t *dkt_hub_new(const dkt_hub_config_t *config, dkt_err_t *err)
 {
     dkt_hub_t *self = calloc(1, sizeof *self);
@@ -324,7 +338,7 @@ dkt_hub_t *dkt_hub_new(const dkt_hub_config_t *config, dkt_err_t *err)
     if (self->signals < 0 || !self->context) {
         (void)dkt_fail(err, DKT_INTERNAL, NULL, "cannot start: %s", strerror(errno));
         dkt_hub_destroy(&self);
-    } else if (!s_make_router(self, err) || !s_bind_all(self, err)) {
+    } else if (!s_make_router(self, err) || !s_start_bus(self, err) || !s_bind_all(self, err)) {
         dkt_hub_destroy(&self);
     }
     return self;
@@ -336,6 +350,7 @@ void dkt_hub_destroy(dkt_hub_t **self_p)
     if (!self) {
         return;
     }
+    dkt_bus_destroy(&self->bus);
     for (int i = 0; i < S_SOCKETS; i++) {
         if (self->sockets[i]) {
             zmq_close(self->sockets[i]);

@@ -88,6 +88,7 @@
 #define DKT_RELAY_STREAM_BYTES   INT64_C(2147483648) /* of the stream: 4 million events */
 #define DKT_RELAY_WAKE_MS        60000 /* a tenant that closes with events unpublished is woken */
 #define DKT_NATS_RETRY_MS        250  /* between two tries to connect */
+#define DKT_BUS_SUBSCRIPTIONS_MAX 32  /* of one process: $SRV 9, operators, tenant context */
 
 /* -- between our processes -- */
 #define DKT_VSHARDS              4096
