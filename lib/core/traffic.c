@@ -33,8 +33,8 @@ uint32_t dkt_ending_of(const uint8_t *bytes, size_t len)
     dkt_mp_t mp = {.at = bytes, .end = bytes + len};
     dkt_mp_token_t token, key, value;
     if (!dkt_mp_next(&mp, &token) || token.kind != DKT_MP_ARRAY ||
-        token.count != S_ANSWER_ELEMENTS || !dkt_mp_next(&mp, &token) || !dkt_mp_next(&mp, &token) ||
-        !dkt_mp_next(&mp, &token)) {
+        token.count != S_ANSWER_ELEMENTS || !dkt_mp_next(&mp, &token) ||
+        !dkt_mp_next(&mp, &token) || !dkt_mp_next(&mp, &token)) {
         return DKT_INTERNAL;
     }
     bool error = token.kind == DKT_MP_MAP;
@@ -50,7 +50,7 @@ uint32_t dkt_ending_of(const uint8_t *bytes, size_t len)
                    : DKT_INTERNAL;
     }
     return named && s_is(key.view, "status") && s_is(value.view, "refused") ? DKT_ENDING_REFUSED
-                                                                           : DKT_OK;
+                                                                            : DKT_OK;
 }
 
 void dkt_traffic_count(dkt_traffic_t *self, uint32_t method, uint32_t ending)
