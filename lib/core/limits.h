@@ -164,6 +164,22 @@
 #define DKT_LOOKUP_NEGATIVE_MS 1000 /* "no such tenant" is believed this long */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
 
+/* -- tenant context (rule 8) -- */
+#define DKT_CONTEXT_RECORDS_MAX     65536 /* in a replica: above DKT_ACCOUNTS_MAX */
+#define DKT_CONTEXT_HEAD_MS         500   /* the leader says its head: at least once a second */
+#define DKT_CONTEXT_SILENCE_MS      1000  /* without a head for so long: in doubt */
+#define DKT_CONTEXT_TAIL_MS         50    /* the leader looks for changes this often */
+#define DKT_CONTEXT_TAIL_ROWS_MAX   1024  /* changes read one by one; above it all is read */
+#define DKT_CONTEXT_LATE_MAX        1024  /* news kept during a pull: at most 33 MiB, mostly 1 */
+#define DKT_CONTEXT_BACKOFF_BASE_MS 50    /* before a pull: full jitter */
+#define DKT_CONTEXT_BACKOFF_CAP_MS  2000
+#define DKT_CONTEXT_PULL_MS         2000  /* a pull that stands still for so long has failed */
+#define DKT_CONTEXT_PAGE_ROWS       1000  /* records in one statement of a pull */
+#define DKT_CONTEXT_CHUNK_BYTES     262144 /* records in one message between worker and broker */
+#define DKT_CONTEXT_BOX_MAX         16384 /* news waiting for a replica; what is lost is pulled */
+#define DKT_CONTEXT_CHECK_MS        5000  /* the leader looks whether the stream is whole */
+#define DKT_CONTEXT_JOIN_MS         1000  /* a broker tries to enter itself this often */
+
 /* -- worker, activation -- */
 #define DKT_BACKOFF_BASE_MS   50 /* full jitter after a failed activation */
 #define DKT_BACKOFF_CAP_MS    2000

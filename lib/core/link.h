@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/core/cursor.h"
 #include "lib/core/ids.h"
 #include "lib/core/limits.h"
 #include "lib/core/proto.h"
@@ -113,14 +114,7 @@ void dkt_link_finish(dkt_w_t *w, uint16_t count);
 size_t dkt_link_request_bytes(const dkt_link_request_t *request);
 size_t dkt_link_answer_bytes(const dkt_link_answer_t *answer);
 
-/* A read cursor; views point into `data`. Every reader returns false at the first byte that is not
- * there or wrong, and the cursor then stays failed. */
-typedef struct {
-    const uint8_t *data;
-    size_t at, len;
-    bool failed;
-} dkt_r_t;
-
+/* Readers stop at the first byte that is not there or wrong (lib/core/cursor.h). */
 DKT_CHECKED bool dkt_link_open(dkt_r_t *r, const uint8_t *data, size_t len,
                                dkt_link_header_t *header);
 DKT_CHECKED bool dkt_link_get_request(dkt_r_t *r, dkt_link_request_t *request);
