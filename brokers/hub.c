@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "brokers/hub_socket.h"
+#include "brokers/hub_teller.h"
 #include "lib/edge/bus.h"
 #include "lib/edge/clock.h"
 #include "lib/edge/log.h"
@@ -21,6 +22,7 @@
 #define S_ROUND_LINK_BYTES    4194304 /* and their bytes */
 #define S_READY_WAIT_MS       20000   /* for the first table, before "ready" is said without one */
 #define S_DRAIN_MS            1000    /* for what is in flight when the broker ends */
+#define S_US_PER_MS           1000
 
 enum { S_PUBLIC, S_INTERNAL, S_WORKERS, S_SOCKETS };
 
@@ -30,6 +32,7 @@ struct dkt_hub {
     void *sockets[S_SOCKETS];
     dkt_zap_t *zap;
     dkt_bus_t *bus; /* NULL: no NATS at all */
+    dkt_hub_teller_t *teller;
     int signals;
     dkt_router_t *router;
     bool draining;
@@ -42,7 +45,9 @@ struct dkt_hub {
 
 static dkt_instant_t s_now(void)
 {
-    return (dkt_instant_t){.mono_ms = dkt_clock_mono_ms(), .unix_ms = dkt_clock_unix_ms()};
+    int64_t mono_us = dkt_clock_mono_us();
+    return (dkt_instant_t){
+        .mono_ms = mono_us / S_US_PER_MS, .unix_ms = dkt_clock_unix_ms(), .mono_us = mono_us};
 }
 
 /* -- the router's port ------------------------------------------------------------------------ */
@@ -222,6 +227,9 @@ static bool s_round(dkt_hub_t *self, bool sleep, bool *end)
     } else if (sleep && items[0].revents & ZMQ_POLLIN) {
         *end |= s_take_signals(self);
     }
+    if (self->teller) {
+        dkt_hub_teller_offer(self->teller, self->router, now.mono_ms);
+    }
     s_say_ready(self, now.mono_ms);
     return received;
 }
@@ -314,10 +322,17 @@ static bool s_start_bus(dkt_hub_t *self, dkt_err_t *err)
                                      .keys = self->config.keys,
                                      .role = "broker",
                                      .node = self->config.node};
-    if (config.url) {
-        self->bus = dkt_bus_new(&config, err);
+    if (!config.url) {
+        return true;
     }
-    return self->bus || !config.url;
+    self->bus = dkt_bus_new(&config, err);
+    if (self->bus) {
+        self->teller = dkt_hub_teller_new(self->bus, self->config.node);
+        if (!self->teller) {
+            (void)dkt_fail(err, DKT_INTERNAL, NULL, "no memory or thread for statistics");
+        }
+    }
+    return self->teller != NULL;
 }
 
 dkt_hub_t *dkt_hub_new(const dkt_hub_config_t *config, dkt_err_t *err)
@@ -350,7 +365,9 @@ void dkt_hub_destroy(dkt_hub_t **self_p)
     if (!self) {
         return;
     }
+    dkt_hub_teller_stop(self->teller);
     dkt_bus_destroy(&self->bus);
+    dkt_hub_teller_destroy(&self->teller);
     for (int i = 0; i < S_SOCKETS; i++) {
         if (self->sockets[i]) {
             zmq_close(self->sockets[i]);

@@ -25,7 +25,8 @@ struct dkt_directory {
     uint32_t connect_failures;
     uint32_t polls;
     bool leading;          /* this session has the leader's lock and has raised the epoch */
-    bool leaving;          /* wants no share */
+    bool leaving;          /* wants no share: it ends */
+    bool paused;           /* wants none: an operator said so */
     uint64_t epoch;        /* of the leader's guard, while leading */
     dkt_watch_t watch;     /* of this session */
     dkt_table_t table;     /* newest one read */

@@ -5,6 +5,8 @@
  *
  *          LOOKUP HOLDER REFRESH LEAVE WAKE SETTLE           HASH
  *   node loop  ------------------------------> directory   ------> hasher
+ *      ^ STOP                                   ^ SHARE
+ *   operators' requests, on the bus's thread ---+        actors --REFUSED--> teller --> NATS
  *      ^  |        ACCOUNT SUSPEND LIST GET SETTINGS
  *      |  +----------------------------------> accounts
  *      |  +--- WORK HASHED RELAY_ASK --------> tenant actors --RELAY_*--> relay
@@ -13,6 +15,7 @@
 #ifndef DKT_WORKERS_MAIL_H
 #define DKT_WORKERS_MAIL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "lib/core/ids.h"
@@ -20,7 +23,9 @@
 #include "lib/core/relay.h"
 #include "lib/core/tenant.h"
 #include "lib/core/token.h"
+#include "lib/edge/bus.h"
 #include "lib/edge/mailbox.h"
+#include "workers/stats.h"
 
 #define DKT_HOST_BYTES_MAX      256
 #define DKT_PORT_BYTES_MAX      8
@@ -58,6 +63,8 @@ typedef enum {
     DKT_MAIL_RELAY_END,
     DKT_MAIL_RELAY_ACK, /* dkt_relay_ack_mail_t, from the NATS client's thread to the relay */
     DKT_MAIL_RELAY_ASK, /* dkt_relay_ask_mail_t, from the relay through the node loop to an actor */
+    DKT_MAIL_REFUSED,   /* dkt_refused_mail_t, from an actor to the teller */
+    DKT_MAIL_SHARE,     /* dkt_share_mail_t, from an operator to the directory */
 } dkt_mail_kind_t;
 
 /* A request inside a worker. The core sees `work` only; its container is found again from it. */
@@ -84,6 +91,7 @@ typedef struct {
     dkt_mail_t mail;
     uint32_t link;
     uint8_t outcome; /* dkt_link_outcome_t */
+    uint8_t method;  /* dkt_method_t, for the statistics */
     uint64_t seq;
     uint32_t len;
     uint8_t bytes[];
@@ -226,14 +234,35 @@ typedef struct {
     dkt_relay_mark_t marked;
 } dkt_relay_ask_mail_t;
 
-#define DKT_STATS_CELLS 128 /* 4 steps in each power of two of microseconds */
-
-/* Counters of a worker for docket.stats; written by many threads, read once a second. */
+/* A refusal that operators shall see. */
 typedef struct {
-    atomic_ullong requests, activations, commits, commit_us_sum, rows;
-    atomic_uint tenants, open;
-    atomic_uint commit_us[DKT_STATS_CELLS];
-} dkt_worker_stats_t;
+    dkt_mail_t mail;
+    dkt_client_t client;
+    char ticket_type[DKT_CLASS_NAME_BYTES_MAX + 1];
+    const char *reason;  /* static */
+    int64_t earliest_ms; /* 0: unknown */
+} dkt_refused_mail_t;
+
+/* An operator wants this worker to take part, or not. */
+typedef struct {
+    dkt_mail_t mail;
+    dkt_share_t share;
+} dkt_share_mail_t;
+
+/* When the last refusals were told, so that no second has more than DKT_REFUSED_PER_S. */
+typedef struct {
+    atomic_llong closed_until_mono_ms;
+    pthread_mutex_t lock; /* for a few loads and stores */
+    uint32_t next;
+    int64_t told_mono_ms[DKT_REFUSED_PER_S];
+} dkt_refused_window_t;
+
+/* The workers that the directory sees alive. */
+typedef struct {
+    pthread_mutex_t lock;
+    uint32_t count;
+    char names[DKT_MEMBERS_MAX][DKT_NODE_NAME_BYTES_MAX];
+} dkt_nodes_t;
 
 /* What all threads of the process share; set before they start and constant from then on, but for
  * what is atomic. */
@@ -257,6 +286,10 @@ typedef struct {
     atomic_ullong relay_bytes;  /* of journal rows on their way, <= DKT_RELAY_BYTES_MAX and a bit */
     atomic_uint relay_rows;     /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
     dkt_worker_stats_t stats;
+    dkt_bus_t *bus;            /* NULL: no NATS address */
+    dkt_mailbox_t *teller_box; /* NULL: no NATS address */
+    dkt_refused_window_t refused_window;
+    dkt_nodes_t nodes;
 } dkt_env_t;
 
 /* Into a mailbox that is large enough for everything that may be open: a refusal is our bug. */

@@ -64,6 +64,8 @@ typedef struct dkt_record {
     uint32_t failures; /* in a row */
     uint32_t breaks;   /* in a row: it served, and ended unclean before DKT_STEADY_MS had passed */
     int64_t ready_mono_ms;        /* when it began to serve */
+    int64_t started_mono_us;      /* its actor */
+    int64_t lost_mono_us;         /* CLOSING because it is somebody else's, since then; 0: not so */
     int64_t retry_mono_ms;        /* BACKOFF ends */
     int64_t absent_until_mono_ms; /* the directory does not know it */
     int64_t last_request_mono_ms;

@@ -144,6 +144,11 @@ void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer)
 {
     assert(self->open_count > 0);
     self->open_count--;
+    if (answer->outcome == DKT_OUTCOME_ANSWER) {
+        uint32_t method = answer->method < DKT_METHOD_COUNT ? answer->method : DKT_METHOD_COUNT;
+        uint32_t ending = dkt_ending_of(answer->bytes, answer->len);
+        atomic_fetch_add_explicit(&self->env->stats.ended[method][ending], 1, memory_order_relaxed);
+    }
     dkt_node_link_t *link = s_link_of(self, answer->link);
     dkt_link_answer_t row = {.seq = answer->seq,
                              .outcome = answer->outcome,

@@ -20,11 +20,13 @@
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
 #include "workers/accounts.h"
+#include "workers/admin.h"
 #include "workers/directory.h"
 #include "workers/hasher.h"
 #include "workers/node.h"
 #include "workers/pool.h"
 #include "workers/relay.h"
+#include "workers/teller.h"
 
 #define S_EVENTS_MAX        (1 << 20) /* answers that are open, and events of actors */
 #define S_DIRECTORY_BOX_MAX (4 * DKT_NODE_RECORDS_MAX)
@@ -58,6 +60,8 @@ typedef struct {
     dkt_accounts_t *accounts;
     dkt_pool_t *pool;
     dkt_relay_thread_t *relay;
+    dkt_teller_t *teller;
+    dkt_admin_t *admin;
     dkt_directory_t *directory;
 } s_worker_t;
 
@@ -172,15 +176,33 @@ static bool s_make_boxes(dkt_env_t *env)
     env->directory_box = dkt_mailbox_new(S_DIRECTORY_BOX_MAX);
     env->accounts_box = dkt_mailbox_new(DKT_ACCOUNT_JOBS_MAX);
     env->relay_box = env->nats ? dkt_mailbox_new(S_RELAY_BOX_MAX) : NULL;
+    env->teller_box = env->nats ? dkt_mailbox_new(DKT_REFUSED_BOX_MAX) : NULL;
     return env->node_box && env->hasher_box && env->directory_box && env->accounts_box &&
-           (env->relay_box || !env->nats);
+           ((env->relay_box && env->teller_box) || !env->nats);
+}
+
+/* What operators see and say, over the bus. */
+static bool s_start_bus(s_worker_t *self)
+{
+    dkt_env_t *env = &self->env;
+    const dkt_bus_config_t config = {
+        .url = env->nats, .keys = env->keys, .role = "worker", .node = env->node};
+    dkt_err_t err;
+    env->bus = dkt_bus_new(&config, &err);
+    if (!env->bus) {
+        dkt_log(DKT_LOG_ERROR, "%s", err.text);
+        return false;
+    }
+    self->teller = dkt_teller_new(env);
+    self->admin = dkt_admin_new(env);
+    return self->teller && self->admin;
 }
 
 static bool s_start(s_worker_t *self)
 {
     if (self->env.nats) {
         self->relay = dkt_relay_thread_new(&self->env);
-        if (!self->relay) {
+        if (!self->relay || !s_start_bus(self)) {
             return false;
         }
     }
@@ -215,13 +237,16 @@ static void s_stop(s_worker_t *self)
 {
     dkt_env_t *env = &self->env;
     atomic_store(&env->stopping, true);
+    dkt_teller_destroy(&self->teller);
+    dkt_bus_destroy(&env->bus);
+    dkt_admin_destroy(&self->admin);
     dkt_relay_thread_destroy(&self->relay);
     dkt_pool_destroy(&self->pool);
     dkt_accounts_destroy(&self->accounts);
     dkt_hasher_destroy(&self->hasher);
     dkt_directory_destroy(&self->directory);
-    dkt_mailbox_t **boxes[] = {&env->node_box, &env->hasher_box, &env->directory_box,
-                               &env->accounts_box, &env->relay_box};
+    dkt_mailbox_t **boxes[] = {&env->node_box,     &env->hasher_box, &env->directory_box,
+                               &env->accounts_box, &env->relay_box,  &env->teller_box};
     for (size_t i = 0; i < sizeof boxes / sizeof boxes[0]; i++) {
         s_empty(*boxes[i]);
         if (*boxes[i]) {
@@ -252,6 +277,8 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     self->env.probe_ms = s_span_ms(S_PROBE_VARIABLE, DKT_PROBE_MS);
     self->env.nats = options->nats;
     self->env.keys = options->keys;
+    pthread_mutex_init(&self->env.refused_window.lock, NULL);
+    pthread_mutex_init(&self->env.nodes.lock, NULL);
     randombytes_buf(self->env.incarnation.bytes, sizeof self->env.incarnation.bytes);
     if (!s_make_boxes(&self->env) || !s_start(self)) {
         dkt_log(DKT_LOG_ERROR, "no memory or no threads to start with");

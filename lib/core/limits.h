@@ -88,7 +88,12 @@
 #define DKT_RELAY_STREAM_BYTES   INT64_C(2147483648) /* of the stream: 4 million events */
 #define DKT_RELAY_WAKE_MS        60000 /* a tenant that closes with events unpublished is woken */
 #define DKT_NATS_RETRY_MS        250  /* between two tries to connect */
-#define DKT_BUS_SUBSCRIPTIONS_MAX 32  /* of one process: $SRV 9, operators, tenant context */
+#define DKT_BUS_SUBSCRIPTIONS_MAX 48  /* of one process: two services of 9 and endpoints, context */
+
+/* -- what operators see -- */
+#define DKT_STATS_MS          1000 /* docket.stats of every process */
+#define DKT_REFUSED_PER_S     10   /* docket.refused of one worker, in any second */
+#define DKT_REFUSED_BOX_MAX   64   /* on their way to NATS */
 
 /* -- between our processes -- */
 #define DKT_VSHARDS              4096

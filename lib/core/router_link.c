@@ -481,6 +481,8 @@ static void s_pass_on(dkt_router_t *self, dkt_instant_t now, uint32_t index,
         return;
     }
     self->counts.answered++;
+    dkt_rt_count(self, now, &self->opens[index],
+                 dkt_ending_of(answer->body.data, answer->body.len));
     dkt_rt_answer(self, now, self->opens[index].connection, answer->body);
     /* Room may have been made by a flush in which the client turned out to be gone. */
     if (self->opens[index].state != DKT_RT_FREE) {

@@ -230,12 +230,16 @@ natsConnection *dkt_bus_connection(dkt_bus_t *self)
     return self->connection;
 }
 
-bool dkt_bus_subscribe(dkt_bus_t *self, const char *subject, natsMsgHandler handler, void *ctx)
+bool dkt_bus_share(dkt_bus_t *self, const char *subject, const char *queue, natsMsgHandler handler,
+                   void *ctx)
 {
     natsSubscription *subscription = NULL;
     assert(self->subscription_count < DKT_BUS_SUBSCRIPTIONS_MAX);
-    if (natsConnection_Subscribe(&subscription, self->connection, subject, handler, ctx) !=
-        NATS_OK) {
+    natsStatus status =
+        queue ? natsConnection_QueueSubscribe(&subscription, self->connection, subject, queue,
+                                              handler, ctx)
+              : natsConnection_Subscribe(&subscription, self->connection, subject, handler, ctx);
+    if (status != NATS_OK) {
         return false;
     }
     pthread_mutex_lock(&self->lock);
@@ -248,6 +252,11 @@ bool dkt_bus_subscribe(dkt_bus_t *self, const char *subject, natsMsgHandler hand
     }
     self->subscriptions[self->subscription_count++] = subscription;
     return true;
+}
+
+bool dkt_bus_subscribe(dkt_bus_t *self, const char *subject, natsMsgHandler handler, void *ctx)
+{
+    return dkt_bus_share(self, subject, NULL, handler, ctx);
 }
 
 bool dkt_bus_publish(dkt_bus_t *self, const char *subject, const void *data, size_t len)

@@ -49,6 +49,9 @@ natsConnection *dkt_bus_connection(dkt_bus_t *self);
 /* The handler owns the message. At most DKT_BUS_SUBSCRIPTIONS_MAX of them. */
 DKT_CHECKED bool dkt_bus_subscribe(dkt_bus_t *self, const char *subject, natsMsgHandler handler,
                                    void *ctx);
+/* The same in a queue group: each message goes to one of those who share it. */
+DKT_CHECKED bool dkt_bus_share(dkt_bus_t *self, const char *subject, const char *queue,
+                               natsMsgHandler handler, void *ctx);
 /* False: not connected, or the message is too large. True says nothing about its arrival. */
 bool dkt_bus_publish(dkt_bus_t *self, const char *subject, const void *data, size_t len);
 
