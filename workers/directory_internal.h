@@ -48,7 +48,8 @@ bool dkt_directory_is_true(const PGresult *result, int row, int column);
 #define DKT_LOOKUPS_MAX 256 /* in one statement */
 
 /* Answers a list of at most DKT_LOOKUPS_MAX lookups; takes them. Without a session, and if this
- * fails, the answer is UNAVAILABLE, and a session that failed is the caller's to close. */
+ * fails, the answer is the replica's, or UNAVAILABLE, and a session that failed is the caller's to
+ * close. */
 DKT_CHECKED dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list,
                                                dkt_err_t *err);
 

@@ -25,6 +25,7 @@
 #include "lib/core/token.h"
 #include "lib/edge/bus.h"
 #include "lib/edge/mailbox.h"
+#include "lib/edge/replica.h"
 #include "workers/stats.h"
 
 #define DKT_HOST_BYTES_MAX      256
@@ -286,6 +287,7 @@ typedef struct {
     atomic_ullong relay_bytes;  /* of journal rows on their way, <= DKT_RELAY_BYTES_MAX and a bit */
     atomic_uint relay_rows;     /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
     dkt_worker_stats_t stats;
+    dkt_replica_t *replica;    /* tenant context, kept by workers/context.c; NULL in some tests */
     dkt_bus_t *bus;            /* NULL: no NATS address */
     dkt_mailbox_t *teller_box; /* NULL: no NATS address */
     dkt_refused_window_t refused_window;

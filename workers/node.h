@@ -145,9 +145,15 @@ void dkt_node_close_links(dkt_node_t *self);
 void dkt_node_beat(dkt_node_t *self);
 /* Reads what a link has, up to a bound. */
 void dkt_node_read(dkt_node_t *self, dkt_node_link_t *link);
+/* One message; false: the broker does not take it. */
+bool dkt_node_send(dkt_node_link_t *link, const uint8_t *bytes, size_t len);
 /* Frees the answer. */
 void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer);
 void dkt_node_flush(dkt_node_t *self);
+
+/* -- node_context.c: tenant context for brokers -- */
+
+void dkt_node_context_pull(dkt_node_t *self, dkt_node_link_t *link, const dkt_link_pull_t *pull);
 
 /* -- node_request.c: what to do with a request -- */
 

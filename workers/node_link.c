@@ -121,7 +121,7 @@ void dkt_node_close_links(dkt_node_t *self)
 
 /* -- sending -- */
 
-static bool s_send(dkt_node_link_t *link, const uint8_t *bytes, size_t len)
+bool dkt_node_send(dkt_node_link_t *link, const uint8_t *bytes, size_t len)
 {
     return zmq_send(zsock_resolve(link->sock), bytes, len, ZMQ_DONTWAIT) >= 0;
 }
@@ -133,7 +133,7 @@ static void s_flush_link(dkt_node_t *self, dkt_node_link_t *link)
     }
     dkt_link_finish(&link->w, link->out_count);
     assert(!link->w.failed);
-    if (!s_send(link, link->out, link->w.len)) {
+    if (!dkt_node_send(link, link->out, link->w.len)) {
         /* Not connected: whoever waits asks again through a broker that is. */
         self->counts.dropped_answers += link->out_count;
     }
@@ -189,7 +189,7 @@ static void s_push_table(dkt_node_t *self, dkt_node_link_t *link)
     dkt_link_put_table(&w, &self->table);
     dkt_link_finish(&w, 1);
     assert(!w.failed);
-    if (s_send(link, bytes, w.len)) {
+    if (dkt_node_send(link, bytes, w.len)) {
         link->pushed = self->table.version;
         link->pushed_mono_ms = self->now_mono_ms;
     }
@@ -203,7 +203,7 @@ static void s_say_hello(dkt_node_t *self, dkt_node_link_t *link)
     dkt_link_put_node(&w, self->env->node);
     dkt_link_finish(&w, 1);
     assert(!w.failed);
-    (void)s_send(link, bytes, w.len);
+    (void)dkt_node_send(link, bytes, w.len);
     link->hello_mono_ms = self->now_mono_ms + (link->greeted ? DKT_LINK_BEAT_MS : S_HURRY_MS);
 }
 
@@ -249,10 +249,18 @@ static bool s_take_frame(dkt_node_t *self, dkt_node_link_t *link, const uint8_t 
     dkt_r_t r;
     dkt_link_header_t header;
     if (!dkt_link_open(&r, data, len, &header) ||
-        (header.kind != DKT_LINK_WELCOME && header.kind != DKT_LINK_REQUESTS)) {
+        (header.kind != DKT_LINK_WELCOME && header.kind != DKT_LINK_REQUESTS &&
+         header.kind != DKT_LINK_CONTEXT_PULL)) {
         return false;
     }
     s_greet(self, link, &header);
+    if (header.kind == DKT_LINK_CONTEXT_PULL) {
+        dkt_link_pull_t pull;
+        if (!dkt_link_get_pull(&r, &pull)) {
+            return false;
+        }
+        dkt_node_context_pull(self, link, &pull);
+    }
     for (uint16_t i = 0; header.kind == DKT_LINK_REQUESTS && i < header.count; i++) {
         dkt_link_request_t request;
         if (!dkt_link_get_request(&r, &request)) {

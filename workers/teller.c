@@ -101,6 +101,7 @@ static void s_tell_stats(dkt_teller_t *self)
     json_object_set_new(root, "at_ms", json_integer(dkt_clock_unix_ms()));
     json_object_set_new(root, "leader", json_boolean(atomic_load(&env->leader)));
     json_object_set_new(root, "control_up", json_boolean(atomic_load(&env->control_up)));
+    json_object_set_new(root, "ctx", dkt_replica_json(env->replica));
     snprintf(subject, sizeof subject, "docket.stats.worker.%s", env->node);
     (void)s_publish(self, subject, root); /* the next second has newer ones */
 }

@@ -21,6 +21,7 @@
 #include "lib/edge/log.h"
 #include "workers/accounts.h"
 #include "workers/admin.h"
+#include "workers/context.h"
 #include "workers/directory.h"
 #include "workers/hasher.h"
 #include "workers/node.h"
@@ -63,6 +64,7 @@ typedef struct {
     dkt_teller_t *teller;
     dkt_admin_t *admin;
     dkt_directory_t *directory;
+    dkt_context_thread_t *context;
 } s_worker_t;
 
 /* -- options -- */
@@ -206,11 +208,12 @@ static bool s_start(s_worker_t *self)
             return false;
         }
     }
+    self->context = dkt_context_thread_new(&self->env);
     self->hasher = dkt_hasher_new(&self->env);
     self->accounts = dkt_accounts_new(&self->env);
     self->pool = dkt_pool_new(&self->env);
     self->directory = dkt_directory_new(&self->env);
-    return self->hasher && self->accounts && self->pool && self->directory;
+    return self->context && self->hasher && self->accounts && self->pool && self->directory;
 }
 
 /* What nobody waits for any more. */
@@ -238,8 +241,10 @@ static void s_stop(s_worker_t *self)
     dkt_env_t *env = &self->env;
     atomic_store(&env->stopping, true);
     dkt_teller_destroy(&self->teller);
+    dkt_context_thread_stop(self->context);
     dkt_bus_destroy(&env->bus);
     dkt_admin_destroy(&self->admin);
+    dkt_context_thread_destroy(&self->context);
     dkt_relay_thread_destroy(&self->relay);
     dkt_pool_destroy(&self->pool);
     dkt_accounts_destroy(&self->accounts);
@@ -253,6 +258,7 @@ static void s_stop(s_worker_t *self)
             dkt_mailbox_destroy(boxes[i]);
         }
     }
+    dkt_replica_destroy(&env->replica);
     sodium_memzero(&self->env, sizeof self->env);
     if (self->signal_fd >= 0) {
         close(self->signal_fd);
@@ -280,7 +286,8 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     pthread_mutex_init(&self->env.refused_window.lock, NULL);
     pthread_mutex_init(&self->env.nodes.lock, NULL);
     randombytes_buf(self->env.incarnation.bytes, sizeof self->env.incarnation.bytes);
-    if (!s_make_boxes(&self->env) || !s_start(self)) {
+    self->env.replica = dkt_replica_new();
+    if (!self->env.replica || !s_make_boxes(&self->env) || !s_start(self)) {
         dkt_log(DKT_LOG_ERROR, "no memory or no threads to start with");
         return 1;
     }

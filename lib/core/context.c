@@ -175,7 +175,7 @@ static void s_take_head(dkt_context_t *self, int64_t now_mono_ms, uint32_t rando
                news->hash != dkt_context_set_hash(&self->set)) {
         self->wrong = true;
         s_suspect(self, now_mono_ms, random, &self->counts.wrong_hashes);
-    } else if (self->state != DKT_CONTEXT_PULLING) {
+    } else if (self->state != DKT_CONTEXT_PULLING && !self->wrong) {
         s_prove(self, now_mono_ms);
     }
 }
@@ -335,12 +335,21 @@ static void s_on_told(dkt_context_t *self, int64_t now_mono_ms, const dkt_contex
     }
 }
 
+static void s_on_recheck(dkt_context_t *self, int64_t now_mono_ms, const dkt_context_event_t *event,
+                         dkt_context_out_t *out)
+{
+    (void)out;
+    self->wrong = true;
+    s_doubt(self, now_mono_ms, event->random);
+}
+
 typedef void(s_handler_fn)(dkt_context_t *self, int64_t now_mono_ms,
                            const dkt_context_event_t *event, dkt_context_out_t *out);
 
 static s_handler_fn *const s_handlers[DKT_CONTEXT_STATE_COUNT][DKT_CONTEXT_EVENT_COUNT] = {
     [DKT_CONTEXT_CURRENT] = {[DKT_CONTEXT_NEWS] = s_on_news,
                              [DKT_CONTEXT_TICK] = s_on_tick_current,
+                             [DKT_CONTEXT_RECHECK] = s_on_recheck,
                              [DKT_CONTEXT_PULL_SAME] = s_on_told,
                              [DKT_CONTEXT_PULL_BEGIN] = s_ignore,
                              [DKT_CONTEXT_PULL_RECORD] = s_ignore,
@@ -349,6 +358,7 @@ static s_handler_fn *const s_handlers[DKT_CONTEXT_STATE_COUNT][DKT_CONTEXT_EVENT
                              [DKT_CONTEXT_PULL_FAILED] = s_ignore},
     [DKT_CONTEXT_DOUBT] = {[DKT_CONTEXT_NEWS] = s_on_news,
                            [DKT_CONTEXT_TICK] = s_on_tick_doubt,
+                           [DKT_CONTEXT_RECHECK] = s_ignore,
                            [DKT_CONTEXT_PULL_SAME] = s_ignore,
                            [DKT_CONTEXT_PULL_BEGIN] = s_ignore,
                            [DKT_CONTEXT_PULL_RECORD] = s_ignore,
@@ -357,6 +367,7 @@ static s_handler_fn *const s_handlers[DKT_CONTEXT_STATE_COUNT][DKT_CONTEXT_EVENT
                            [DKT_CONTEXT_PULL_FAILED] = s_ignore},
     [DKT_CONTEXT_PULLING] = {[DKT_CONTEXT_NEWS] = s_on_news,
                              [DKT_CONTEXT_TICK] = s_on_tick_pulling,
+                             [DKT_CONTEXT_RECHECK] = s_ignore,
                              [DKT_CONTEXT_PULL_SAME] = s_on_same,
                              [DKT_CONTEXT_PULL_BEGIN] = s_on_begin,
                              [DKT_CONTEXT_PULL_RECORD] = s_on_record,

@@ -122,6 +122,7 @@ const char *dkt_context_state_name(dkt_context_state_t state);
 typedef enum {
     DKT_CONTEXT_NEWS,        /* news */
     DKT_CONTEXT_TICK,        /* time alone */
+    DKT_CONTEXT_RECHECK,     /* pull all of it, although nothing is wrong as far as we know */
     DKT_CONTEXT_PULL_SAME,   /* version: whoever was asked has exactly this too */
     DKT_CONTEXT_PULL_BEGIN,  /* version of what follows */
     DKT_CONTEXT_PULL_RECORD, /* body */

@@ -178,6 +178,7 @@
 #define DKT_CONTEXT_CHUNK_BYTES     262144 /* records in one message between worker and broker */
 #define DKT_CONTEXT_BOX_MAX         16384 /* news waiting for a replica; what is lost is pulled */
 #define DKT_CONTEXT_CHECK_MS        5000  /* the leader looks whether the stream is whole */
+#define DKT_CONTEXT_RECHECK_MS      60000 /* the leader compares itself with the database */
 #define DKT_CONTEXT_JOIN_MS         1000  /* a broker tries to enter itself this often */
 
 /* -- worker, activation -- */
