@@ -9,6 +9,9 @@
  *   node     length 2 | text
  *   table    epoch 8 | version 8 | members 2 | keys 2 | incarnation 16 .. | owner 2 * DKT_VSHARDS
  *            | (kid 4 | public key 32) ..
+ *   pull     epoch 8 | seq 8 | hash 8 | length 2 | client id
+ *   chunk    epoch 8 | seq 8 | hash 8 | flags 1 (same 1, last 2) | zero 3 | length 4 | table
+ *            | (length 4 | record) ..
  */
 #include "lib/core/link.h"
 
@@ -21,6 +24,9 @@
 #define S_REQUEST_BYTES 52
 #define S_ANSWER_BYTES  16
 #define S_ANSWER_ZEROES 3
+#define S_CHUNK_SAME    1u
+#define S_CHUNK_LAST    2u
+#define S_CHUNK_ZEROES  3
 
 /* -- writing ---------------------------------------------------------------------------------- */
 
@@ -104,6 +110,29 @@ void dkt_link_put_table(dkt_w_t *w, const dkt_table_t *table)
     }
 }
 
+void dkt_link_put_pull(dkt_w_t *w, const dkt_link_pull_t *pull)
+{
+    dkt_cursor_put_uint(w, pull->epoch, 8);
+    dkt_cursor_put_uint(w, pull->seq, 8);
+    dkt_cursor_put_uint(w, pull->hash, 8);
+    dkt_cursor_put_text(w, pull->after);
+}
+
+void dkt_link_put_chunk(dkt_w_t *w, const dkt_link_chunk_t *chunk)
+{
+    dkt_cursor_put_uint(w, chunk->epoch, 8);
+    dkt_cursor_put_uint(w, chunk->seq, 8);
+    dkt_cursor_put_uint(w, chunk->hash, 8);
+    dkt_cursor_put_uint(w, (chunk->same ? S_CHUNK_SAME : 0) | (chunk->last ? S_CHUNK_LAST : 0), 1);
+    dkt_cursor_put_uint(w, 0, S_CHUNK_ZEROES);
+    dkt_cursor_put_view(w, chunk->table);
+}
+
+void dkt_link_put_view(dkt_w_t *w, dkt_view_t view)
+{
+    dkt_cursor_put_view(w, view);
+}
+
 /* -- reading ---------------------------------------------------------------------------------- */
 
 static dkt_table_version_t s_get_version(dkt_r_t *r)
@@ -122,7 +151,7 @@ bool dkt_link_open(dkt_r_t *r, const uint8_t *data, size_t len, dkt_link_header_
     header->table = s_get_version(r);
     dkt_cursor_get_copy(r, header->sender.bytes, sizeof header->sender.bytes);
     if (r->failed || version != DKT_LINK_VERSION || zero != 0 || header->kind < DKT_LINK_HELLO ||
-        header->kind > DKT_LINK_REQUESTS) {
+        header->kind >= DKT_LINK_KINDS_END) {
         return dkt_cursor_fail(r);
     }
     return true;
@@ -193,6 +222,36 @@ bool dkt_link_get_table(dkt_r_t *r, dkt_table_t *table)
         table->keys[i].kid = (uint32_t)dkt_cursor_get_uint(r, 4);
         dkt_cursor_get_copy(r, table->keys[i].public_key, sizeof table->keys[i].public_key);
     }
+    return !r->failed;
+}
+
+bool dkt_link_get_pull(dkt_r_t *r, dkt_link_pull_t *pull)
+{
+    pull->epoch = dkt_cursor_get_uint(r, 8);
+    pull->seq = dkt_cursor_get_uint(r, 8);
+    pull->hash = dkt_cursor_get_uint(r, 8);
+    return dkt_cursor_get_text(r, pull->after, sizeof pull->after);
+}
+
+bool dkt_link_get_chunk(dkt_r_t *r, dkt_link_chunk_t *chunk)
+{
+    chunk->epoch = dkt_cursor_get_uint(r, 8);
+    chunk->seq = dkt_cursor_get_uint(r, 8);
+    chunk->hash = dkt_cursor_get_uint(r, 8);
+    uint64_t flags = dkt_cursor_get_uint(r, 1);
+    uint64_t zero = dkt_cursor_get_uint(r, S_CHUNK_ZEROES);
+    chunk->table = dkt_cursor_get_view(r);
+    chunk->same = (flags & S_CHUNK_SAME) != 0;
+    chunk->last = (flags & S_CHUNK_LAST) != 0;
+    if (r->failed || zero != 0 || flags > (S_CHUNK_SAME | S_CHUNK_LAST)) {
+        return dkt_cursor_fail(r);
+    }
+    return true;
+}
+
+bool dkt_link_get_view(dkt_r_t *r, dkt_view_t *view)
+{
+    *view = dkt_cursor_get_view(r);
     return !r->failed;
 }
 

@@ -57,6 +57,8 @@ typedef struct {
     /* The peer address of the client message being handled, for the quota; never NULL. */
     const char *(*source)(void *ctx);
     void (*log)(void *ctx, dkt_log_level_t level, const char *text);
+    /* A worker's answer to dkt_router_ask; may be NULL. False: it cannot be read. */
+    bool (*context)(void *ctx, const dkt_link_header_t *header, dkt_r_t *r);
 } dkt_router_port_t;
 
 typedef struct {
@@ -115,6 +117,12 @@ int64_t dkt_router_due_mono_ms(const dkt_router_t *self);
 
 /* Answers everything open with `unavailable`; the last act of a broker. */
 void dkt_router_abort(dkt_router_t *self, dkt_instant_t now);
+
+/* Sends a link message that is no request to a worker that lives, another one each time. False:
+ * there is none, or it does not take it. */
+bool dkt_router_ask(dkt_router_t *self, dkt_instant_t now, const uint8_t *bytes, size_t len);
+/* A table that came another way than from a worker: taken if it is newer, as theirs are. */
+void dkt_router_offer_table(dkt_router_t *self, dkt_instant_t now, const dkt_table_t *table);
 
 /* {0, 0}: no table yet. */
 dkt_table_version_t dkt_router_table(const dkt_router_t *self);

@@ -144,6 +144,7 @@ struct dkt_router {
     dkt_table_t table, incoming; /* version {0, 0}: none yet */
     uint32_t worker_of_member[DKT_MEMBERS_MAX];
     uint32_t spread; /* round robin of requests that any worker serves */
+    uint32_t asked;  /* the worker that dkt_router_ask took last */
     uint8_t *batch;  /* DKT_LINK_BYTES_MAX */
 
     dkt_rt_token_t good[DKT_BROKER_TOKENS_MAX], bad[DKT_BROKER_BAD_TOKENS_MAX];
@@ -209,6 +210,13 @@ void dkt_rt_send_batches(dkt_router_t *self, dkt_instant_t now);
 void dkt_rt_workers_tick(dkt_router_t *self, dkt_instant_t now);
 /* Does its worker still beat? */
 bool dkt_rt_worker_lives(const dkt_router_t *self, dkt_instant_t now, uint32_t worker);
+
+/* -- router_context.c ----------------------------------------------------------------------------
+ */
+
+DKT_CHECKED bool dkt_rt_take_context(dkt_router_t *self, dkt_instant_t now,
+                                     const dkt_address_t *from, const dkt_link_header_t *header,
+                                     dkt_r_t *r);
 
 /* -- router_conn.c -------------------------------------------------------------------------------
  */
