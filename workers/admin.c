@@ -14,6 +14,7 @@
 
 struct dkt_admin {
     dkt_env_t *env;
+    char incarnation[S_INCARNATION_CHARS];
     dkt_srv_t *worker, *directory;
 };
 
@@ -66,9 +67,10 @@ static bool s_tell_node(dkt_env_t *env)
     return true;
 }
 
-static void s_set_share(dkt_env_t *env, json_t *params, dkt_srv_reply_t *reply, dkt_share_t share)
+static void s_set_share(const dkt_admin_t *self, json_t *params, dkt_srv_reply_t *reply,
+                        dkt_share_t share)
 {
-    char incarnation[S_INCARNATION_CHARS];
+    dkt_env_t *env = self->env;
     const char *node = dkt_srv_text(params, "node");
     if (!node || strcmp(node, env->node) != 0) {
         reply->silent = true;
@@ -84,9 +86,7 @@ static void s_set_share(dkt_env_t *env, json_t *params, dkt_srv_reply_t *reply, 
     }
     atomic_store(&env->stats.share, share);
     dkt_log(DKT_LOG_INFO, "an operator has set this worker to %s", dkt_share_name(share));
-    sodium_bin2hex(incarnation, sizeof incarnation, env->incarnation.bytes,
-                   sizeof env->incarnation.bytes);
-    reply->body = json_pack("{s:s, s:s, s:s}", "node", env->node, "incarnation", incarnation,
+    reply->body = json_pack("{s:s, s:s, s:s}", "node", env->node, "incarnation", self->incarnation,
                             "share", dkt_share_name(share));
 }
 
@@ -119,13 +119,13 @@ static const dkt_srv_endpoint_t s_worker_rows[] = {
 
 static void s_no_such_node(void *ctx, json_t *params, dkt_srv_reply_t *reply)
 {
-    dkt_env_t *env = ctx;
+    const dkt_admin_t *self = ctx;
     const char *node = dkt_srv_text(params, "node");
     if (!params) {
         dkt_srv_fail(reply, DKT_SRV_BAD_REQUEST, "the request is no JSON object");
     } else if (!node) {
         dkt_srv_fail(reply, DKT_SRV_BAD_REQUEST, "which worker? {\"node\": \"worker-0\"}");
-    } else if (!s_is_known(&env->nodes, node)) {
+    } else if (!s_is_known(&self->env->nodes, node)) {
         dkt_srv_fail(reply, DKT_SRV_NOT_FOUND, "no worker \"%s\" is alive", node);
     } else {
         reply->silent = true;
@@ -144,24 +144,28 @@ static const dkt_srv_endpoint_t s_directory_rows[] = {
 
 dkt_admin_t *dkt_admin_new(dkt_env_t *env)
 {
-    const dkt_srv_config_t worker = {.bus = env->bus,
-                                     .name = "docket-worker",
-                                     .description = "Owns tenants and their slots",
-                                     .node = env->node,
-                                     .ctx = env,
-                                     S_ROWS(s_worker_rows)};
-    const dkt_srv_config_t directory = {.bus = env->bus,
-                                        .name = "docket-directory",
-                                        .description = "Decides which worker owns which tenants",
-                                        .node = env->node,
-                                        .ctx = env,
-                                        .when = &env->leader,
-                                        S_ROWS(s_directory_rows)};
     dkt_admin_t *self = calloc(1, sizeof *self);
     if (!self) {
         return NULL;
     }
     self->env = env;
+    sodium_bin2hex(self->incarnation, sizeof self->incarnation, env->incarnation.bytes,
+                   sizeof env->incarnation.bytes);
+    const dkt_srv_config_t worker = {.bus = env->bus,
+                                     .name = "docket-worker",
+                                     .description = "Owns tenants and their slots",
+                                     .node = env->node,
+                                     .incarnation = self->incarnation,
+                                     .ctx = self,
+                                     S_ROWS(s_worker_rows)};
+    const dkt_srv_config_t directory = {.bus = env->bus,
+                                        .name = "docket-directory",
+                                        .description = "Decides which worker owns which tenants",
+                                        .node = env->node,
+                                        .incarnation = self->incarnation,
+                                        .ctx = self,
+                                        .when = &env->leader,
+                                        S_ROWS(s_directory_rows)};
     self->worker = dkt_srv_new(&worker);
     self->directory = dkt_srv_new(&directory);
     if (!self->worker || !self->directory || !dkt_srv_listen(self->worker) ||

@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "workers/node.h"
 
@@ -26,6 +27,25 @@ void dkt_stats_total(atomic_ullong *total, uint64_t *before, uint64_t now)
         atomic_fetch_add_explicit(total, now - *before, memory_order_relaxed);
         *before = now;
     }
+}
+
+atomic_uint *dkt_stats_cluster(dkt_worker_stats_t *self, const char *host, const char *port)
+{
+    char name[DKT_STATS_CLUSTER_BYTES];
+    snprintf(name, sizeof name, "%s:%s", host, port);
+    pthread_mutex_lock(&self->clusters_lock);
+    uint32_t count = atomic_load(&self->cluster_count), i = 0;
+    while (i < count && strcmp(self->clusters[i].name, name) != 0) {
+        i++;
+    }
+    if (i == DKT_STATS_CLUSTERS_MAX) {
+        i = DKT_STATS_CLUSTERS_MAX - 1;
+    } else if (i == count) {
+        memcpy(self->clusters[i].name, name, sizeof name);
+        atomic_store(&self->cluster_count, count + 1);
+    }
+    pthread_mutex_unlock(&self->clusters_lock);
+    return &self->clusters[i].connections;
 }
 
 const char *dkt_share_name(dkt_share_t share)
@@ -68,11 +88,22 @@ static void s_put(json_t *root, const char *name, unsigned long long value)
     json_object_set_new(root, name, json_integer((json_int_t)value));
 }
 
+static json_t *s_clusters(const dkt_worker_stats_t *self)
+{
+    json_t *clusters = json_object();
+    uint32_t count = atomic_load(&self->cluster_count);
+    for (uint32_t i = 0; i < count; i++) {
+        s_put(clusters, self->clusters[i].name, atomic_load(&self->clusters[i].connections));
+    }
+    return clusters;
+}
+
 static json_t *s_metrics(const dkt_worker_stats_t *self, dkt_stats_told_t *told)
 {
     json_t *root = json_object();
     json_object_set_new(root, "docket_requests_total", s_requests(self));
     json_object_set_new(root, "docket_actors", s_actors(self));
+    json_object_set_new(root, "docket_pg_connections", s_clusters(self));
     json_object_set_new(root, "docket_commit_seconds",
                         dkt_meter_json(&self->commit_us, &told->commit, DKT_US_PER_S));
     json_object_set_new(root, "docket_commit_group_size",
@@ -88,7 +119,6 @@ static json_t *s_metrics(const dkt_worker_stats_t *self, dkt_stats_told_t *told)
     s_put(root, "docket_open_tickets", atomic_load(&self->open_tickets));
     s_put(root, "docket_owner_lost_total", atomic_load(&self->owner_lost));
     s_put(root, "docket_breaches_total", atomic_load(&self->breaches));
-    s_put(root, "docket_pg_connections", atomic_load(&self->pg_connections));
     s_put(root, "docket_refused_total", atomic_load(&self->refused));
     s_put(root, "docket_refused_told_total", atomic_load(&self->refused_told));
     s_put(root, "docket_refused_dropped_total", atomic_load(&self->refused_dropped));

@@ -7,13 +7,22 @@
 #define DKT_WORKERS_STATS_H
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "lib/core/traffic.h"
 #include "lib/edge/meter.h"
 
-#define DKT_STATS_STATES_MAX 8 /* states of a tenant's record in the node loop */
+#define DKT_STATS_STATES_MAX    8   /* states of a tenant's record in the node loop */
+#define DKT_STATS_CLUSTERS_MAX  16  /* PostgreSQL clusters told apart; the rest count as the last */
+#define DKT_STATS_CLUSTER_BYTES 280 /* host:port */
+
+/* Connections to one PostgreSQL cluster. The name is written before the count of clusters. */
+typedef struct {
+    char name[DKT_STATS_CLUSTER_BYTES];
+    atomic_uint connections;
+} dkt_stats_cluster_t;
 
 /* Whether the worker takes part; set by operators. */
 typedef enum { DKT_SHARE_TAKEN, DKT_SHARE_PAUSED, DKT_SHARE_DRAINING } dkt_share_t;
@@ -27,7 +36,10 @@ typedef struct {
     dkt_meter_t activation_us; /* from the start of an actor to its first answer's being possible */
     /* by the actors */
     atomic_ullong commits, breaches, refused;
-    atomic_uint holds, open_tickets, pg_connections;
+    atomic_uint holds, open_tickets;
+    pthread_mutex_t clusters_lock; /* to add one */
+    atomic_uint cluster_count;
+    dkt_stats_cluster_t clusters[DKT_STATS_CLUSTERS_MAX];
     dkt_meter_t commit_us, group_size;
     /* by the relay */
     atomic_ullong published, rewinds, lag_rows, lag_ms, busy_tenants;
@@ -44,6 +56,9 @@ typedef struct {
 /* Adds what changed since `before`, which is renewed. */
 void dkt_stats_gauge(atomic_uint *gauge, uint32_t *before, uint32_t now);
 void dkt_stats_total(atomic_ullong *total, uint64_t *before, uint64_t now);
+
+/* The gauge of the cluster at that address; made if there is none. */
+atomic_uint *dkt_stats_cluster(dkt_worker_stats_t *self, const char *host, const char *port);
 
 const char *dkt_share_name(dkt_share_t share);
 

@@ -37,7 +37,8 @@ struct dkt_actor {
     dkt_relay_feed_t feed;
     dkt_mail_t *out_head, *out_tail;         /* answers of this turn */
     dkt_tenant_counts_t counted;             /* what the worker's statistics have of this tenant */
-    uint32_t connections;                    /* of them, 0 or 1 */
+    atomic_uint *connections;                /* of its cluster, for the statistics */
+    uint32_t connected;                      /* of them, 0 or 1 */
     bool fresh;                              /* something was fed and not flushed */
     bool served;                             /* READY was told */
     bool terminated;                         /* $TERM came: the node loop waits for the thread */
@@ -198,8 +199,7 @@ static void s_on_result(void *ctx, const dkt_store_result_t *result)
 static void s_on_state(void *ctx, dkt_pgstore_state_t state, const char *text)
 {
     dkt_actor_t *self = ctx;
-    dkt_stats_gauge(&self->config.env->stats.pg_connections, &self->connections,
-                    state == DKT_PGSTORE_READY);
+    dkt_stats_gauge(self->connections, &self->connected, state == DKT_PGSTORE_READY);
     if (state == DKT_PGSTORE_LOST) {
         snprintf(self->store_text, sizeof self->store_text, "%s", text);
     }
@@ -414,7 +414,7 @@ static void s_actor(zsock_t *pipe, void *argument)
         s_copy_end(self, ended);
         s_note_stats(self, true);
     }
-    dkt_stats_gauge(&self->config.env->stats.pg_connections, &self->connections, 0);
+    dkt_stats_gauge(self->connections, &self->connected, 0);
     ended->served = self->served;
     dkt_pgstore_destroy(&self->store);
     s_flush_out(self);
@@ -439,6 +439,8 @@ dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config)
     self->config = *config;
     self->box = box;
     self->ended = ended;
+    self->connections =
+        dkt_stats_cluster(&config->env->stats, config->home.host, config->home.port);
     ended->client = config->client;
     ended->serial = config->serial;
     dkt_relay_feed_init(&self->feed, config->env, &config->client, config->serial);

@@ -285,6 +285,7 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     self->env.keys = options->keys;
     pthread_mutex_init(&self->env.refused_window.lock, NULL);
     pthread_mutex_init(&self->env.nodes.lock, NULL);
+    pthread_mutex_init(&self->env.stats.clusters_lock, NULL);
     randombytes_buf(self->env.incarnation.bytes, sizeof self->env.incarnation.bytes);
     self->env.replica = dkt_replica_new();
     if (!self->env.replica || !s_make_boxes(&self->env) || !s_start(self)) {

@@ -164,6 +164,10 @@ static void s_on_srv(natsConnection *connection, natsSubscription *subscription,
         json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:{s:s}}", "type", s_verbs[verb].type,
                                  "name", self->config.name, "id", self->id, "version", DKT_VERSION,
                                  "metadata", "node", self->config.node);
+        if (self->config.incarnation) {
+            json_object_set_new(json_object_get(root, "metadata"), "incarnation",
+                                json_string(self->config.incarnation));
+        }
         s_verbs[verb].add(self, root);
         s_answer(self, reply, root, NULL);
     }

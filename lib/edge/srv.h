@@ -52,7 +52,7 @@ typedef struct {
 typedef struct {
     dkt_bus_t *bus;
     const char *name, *description; /* static */
-    const char *node;               /* outlives the service */
+    const char *node, *incarnation; /* outlive the service; incarnation NULL: it has none */
     const dkt_srv_endpoint_t *endpoints;
     uint32_t endpoint_count;
     void *ctx;               /* of the handlers */

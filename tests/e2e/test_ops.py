@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 import uuid
@@ -31,6 +32,8 @@ def stage(session_folder):
         tenants = [Tenant(producer) for _ in range(TENANTS)]
         producer.close()
         yield fleet, tenants
+        fleet.scan_logs()
+        fleet.kill_everything()  # nobody wants its data: an orderly stop would write it down
 
 
 @pytest.fixture
@@ -49,10 +52,11 @@ def load(stage):
 
 
 def answers(nats, subject, **options):
+    """Their JSON. With answers=N it waits for so many, otherwise for as long as bound_s says."""
     return [json.loads(one.data) for one in nats.ask(subject, **options)]
 
 
-def stats(nats, bound_s=1.5):
+def stats(nats, bound_s=1.3):
     """The newest of what every process tells: {node: figures}."""
     nats.subscribe("docket.stats.>")
     told = {}
@@ -87,17 +91,19 @@ def check_answer(verb, answer):
 
 @pytest.mark.parametrize("verb", ["PING", "INFO", "STATS"])
 def test_ops_services_answer(stage, nats, verb):
-    everybody = wait_until(
-        lambda: (got := answers(nats, f"$SRV.{verb}")) and len(got) == 4 and got, 10
-    )
+    def all_four():
+        got = answers(nats, f"$SRV.{verb}", bound_s=0.5)
+        return got if len(got) == 4 else None
+
+    everybody = wait_until(all_four, 10)
     names = Counter(one["name"] for one in everybody)
     assert names == {"docket-broker": 1, "docket-worker": 2, "docket-directory": 1}
     assert len({one["id"] for one in everybody}) == 4
     for one in everybody:
         check_answer(verb, one)
-        mine = answers(nats, f"$SRV.{verb}.{one['name']}.{one['id']}", bound_s=0.3)
+        mine = answers(nats, f"$SRV.{verb}.{one['name']}.{one['id']}", answers=1)
         assert [other["id"] for other in mine] == [one["id"]]
-    workers = answers(nats, f"$SRV.{verb}.docket-worker", bound_s=0.5)
+    workers = answers(nats, f"$SRV.{verb}.docket-worker", answers=2)
     assert sorted(one["metadata"]["node"] for one in workers) == ["worker-0", "worker-1"]
 
 
@@ -132,7 +138,7 @@ def test_ops_the_leader_answers_wrong_requests(stage, nats):
         ({"node": "broker-0"}, "404"),
     ]
     for params, code in rows:
-        got = nats.ask("docket.admin.pause", params=params, bound_s=0.5)
+        got = nats.ask("docket.admin.pause", params=params, bound_s=0.3)
         assert [one.headers["Nats-Service-Error-Code"] for one in got] == [code], params
         assert got[0].headers["Nats-Service-Error"] == json.loads(got[0].data)["error"]
     told = answers(nats, "$SRV.STATS.docket-directory", answers=1)[0]
@@ -171,7 +177,7 @@ def test_ops_statistics_move_under_load(stage, nats, load):
     for name in ("docket_commit_seconds", "docket_commit_group_size"):
         assert all(one["metrics"][name]["p99"] > 0 for one in workers if one["tenants"])
     assert sum(one["tenants"] for one in workers) == TENANTS
-    assert sum(one["metrics"]["docket_pg_connections"] for one in workers) == TENANTS
+    assert sum(sum(one["metrics"]["docket_pg_connections"].values()) for one in workers) == TENANTS
     assert sum(one["metrics"]["docket_actors"]["serving"] for one in workers) == TENANTS
     assert sum(one["metrics"]["docket_breaches_total"] for one in workers) == 0
     assert all(one["metrics"]["docket_relay_lag_seconds"] < 5 for one in workers)
@@ -210,25 +216,40 @@ def test_ops_holds_are_counted(stage, nats):
 # -- refusals ------------------------------------------------------------------------------------
 
 
-def test_ops_refusals_are_told(stage, nats):
-    """A tenant of one resolver: 480 bronze tickets fit, the others are refused, and seen."""
-    fleet, _ = stage
-    producer = Producer(fleet.public)
-    small = Tenant(producer, resolvers=1)
+@pytest.fixture(scope="module")
+def full(stage):
+    """A tenant of one resolver, for whom 480 minutes are taken: it refuses everything."""
+    producer = Producer(stage[0].public)
+    one = Tenant(producer, resolvers=1)
+    end = time.monotonic() + 30
+    while not ask_many(producer, one, 64):
+        assert time.monotonic() < end
+    producer.close()
+    return one
+
+
+def ask_many(producer, tenant, count):
+    """Asks for so many bronze tickets at once; the refusals."""
+    answered = []
+    for _ in range(count):
+        params = {"client_id": tenant.client, "token": tenant.token, "ticket_type": "bronze"}
+        params["request_id"] = uuid.uuid4().bytes
+        producer.submit("create_ticket", params, lambda *answer: answered.append(answer))
+    end = time.monotonic() + 20
+    while len(answered) < count:
+        assert time.monotonic() < end
+        producer.poll(100)
+    assert all(error is None for error, _ in answered)
+    return [result for _, result in answered if result["status"] == "refused"]
+
+
+def test_ops_refusals_are_told(stage, nats, full):
+    producer = Producer(stage[0].public)
     nats.subscribe("docket.refused.*")
     refused, times, told = [], [], []
-
-    def answered(error, result):
-        assert error is None
-        if result["status"] == "refused":
-            refused.append(result)
-
     begun = time.monotonic()
-    while time.monotonic() - begun < 4:
-        if len(producer.open) < 64:
-            params = {"client_id": small.client, "token": small.token, "ticket_type": "bronze"}
-            producer.submit("create_ticket", {**params, "request_id": uuid.uuid4().bytes}, answered)
-        producer.poll(1)
+    while time.monotonic() - begun < 3:
+        refused += ask_many(producer, full, 16)
         if message := nats.next(0.001):
             told.append(message)
             times.append(time.monotonic())
@@ -242,13 +263,14 @@ def test_ops_refusals_are_told(stage, nats):
     assert all(later - earlier > 0.7 for earlier, later in zip(times, times[10:]))
     for message in told:
         one = json.loads(message.data)
-        assert message.subject == f"docket.refused.{small.client}" and one["client_id"] == small.client
+        assert message.subject == f"docket.refused.{full.client}"
+        assert one["client_id"] == full.client
         assert one["ticket_type"] == "bronze"
         assert one["reason"] in {answer["reason"] for answer in refused}
         assert one["earliest_ms"] is None or one["earliest_ms"] > 1_600_000_000_000
     figures = [one["metrics"] for one in stats(nats).values() if one["role"] == "worker"]
     assert sum(one["docket_refused_total"] for one in figures) >= len(refused)
-    assert sum(one["docket_refused_told_total"] for one in figures) == len(told)
+    assert sum(one["docket_refused_told_total"] for one in figures) >= len(told)
     print(f"{len(refused)} refusals, {len(told)} told in {times[-1] - times[0]:.1f} s")
 
 
@@ -291,6 +313,37 @@ def test_ops_drain_under_load(stage, nats, load):
     print(f"{load.requests} requests, 0 failed, slowest {load.slowest_s * 1000:.0f} ms")
 
 
+# -- NATS is away --------------------------------------------------------------------------------
+
+
+def test_ops_without_nats_nothing_waits(stage, full):
+    """Refusals are answered as ever, and those that nobody could be told of are counted."""
+    fleet, _ = stage
+
+    def counted():
+        try:
+            with Nats(fleet) as client:
+                told = [one for one in stats(client).values() if one["role"] == "worker"]
+        except OSError:
+            return None
+        dropped = sum(one["metrics"]["docket_refused_dropped_total"] for one in told)
+        return dropped + 1 if len(told) == 2 else None  # 0 would not end the waiting
+
+    before = counted()
+    producer = Producer(fleet.public)
+    pid = fleet.kill("nats-0", signal.SIGSTOP)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 1:
+        assert ask_many(producer, full, 16)
+    slow = time.monotonic()
+    fleet.signal_pid(pid, signal.SIGKILL)
+    assert len(ask_many(producer, full, 64)) == 64
+    assert time.monotonic() - slow < 2
+    producer.close()
+    fleet.restarted("nats-0", pid)
+    wait_until(lambda: (counted() or 0) > before, 15, 0)
+
+
 # -- docket top ----------------------------------------------------------------------------------
 
 
@@ -312,6 +365,7 @@ def test_ops_top(stage, load):
     assert sorted(told) == ["broker-0", "worker-0", "worker-1"]
     done = top(fleet, "--once")
     assert done.returncode == 0
+    print(done.stdout)
     for word in ("broker-0", "worker-0", "worker-1", "leader", "p99"):
         assert word in done.stdout
     rates = re.findall(r"^broker-0\s+([\d.]+)", done.stdout, re.MULTILINE)
