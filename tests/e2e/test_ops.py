@@ -313,6 +313,56 @@ def test_ops_drain_under_load(stage, nats, load):
     print(f"{load.requests} requests, 0 failed, slowest {load.slowest_s * 1000:.0f} ms")
 
 
+def test_ops_tenants_are_listed_in_pages(stage, nats):
+    fleet, tenants = stage
+
+    def pages(limit):
+        seen, params = [], {"limit": limit}
+        while True:
+            page = answers(nats, "docket.admin.tenants", params=params, answers=1)[0]
+            assert len(page["tenants"]) <= limit
+            seen += [one["client_id"] for one in page["tenants"]]
+            if page["cursor"] is None:
+                assert page["count"] == len(seen)
+                return seen
+            params["cursor"] = page["cursor"]
+
+    rows = fleet.sql("select client_id from tenants where state = 'active'")
+    known = sorted(row[0] for row in rows)
+    assert wait_until(lambda: pages(3) == known, 5) and {one.client for one in tenants} <= set(known)
+    assert pages(1000) == known
+    for params in (b"rubbish", {"limit": 0}, {"limit": 1001}, {"limit": "3"}, {"cursor": 1}):
+        got = nats.ask("docket.admin.tenants", params=params, answers=1)
+        assert got[0].headers["Nats-Service-Error-Code"] == "400"
+
+
+def test_ops_a_tenant_and_its_owner(stage, nats):
+    fleet, tenants = stage
+    client = tenants[0].client
+    one = answers(nats, "docket.admin.tenant", params={"client_id": client}, answers=1)[0]
+    assert one["client_id"] == client and one["resolvers"] == 4 and not one["suspended"]
+    assert one["classes"]["gold"] == {"level_minutes": 120, "limit_permille": 1000}
+    told = fleet.sql("select database from tenants where client_id = %s", (client,))
+    assert one["database"] == told[0][0]
+    info = answers(nats, "$SRV.INFO.docket-worker", answers=2)
+    assert one["owner"] in {worker["metadata"]["incarnation"] for worker in info}
+    for params, code in (({}, "400"), ({"client_id": "cl_no"}, "400")):
+        got = nats.ask("docket.admin.tenant", params=params, answers=1)
+        assert got[0].headers["Nats-Service-Error-Code"] == code
+
+
+def test_ops_the_table(stage, nats):
+    info = answers(nats, "$SRV.INFO.docket-worker", answers=2)
+    alive = {worker["metadata"]["incarnation"] for worker in info}
+
+    def settled():
+        table = answers(nats, "docket.admin.table", answers=1)[0]
+        return {one["incarnation"]: one["vshards"] for one in table["members"]}
+
+    shares = wait_until(lambda: (got := settled()).keys() == alive and got, 10)
+    assert sum(shares.values()) == 4096 and min(shares.values()) >= 2000
+
+
 # -- NATS is away --------------------------------------------------------------------------------
 
 
@@ -329,17 +379,21 @@ def test_ops_without_nats_nothing_waits(stage, full):
         dropped = sum(one["metrics"]["docket_refused_dropped_total"] for one in told)
         return dropped + 1 if len(told) == 2 else None  # 0 would not end the waiting
 
-    before = counted()
+    before, slowest_s = counted(), 0
+    conf = os.path.join(fleet.data_folder, "nats.conf")
     producer = Producer(fleet.public)
+    os.rename(conf, conf + ".away")
     pid = fleet.kill("nats-0", signal.SIGSTOP)
     begun = time.monotonic()
-    while time.monotonic() - begun < 1:
-        assert ask_many(producer, full, 16)
-    slow = time.monotonic()
-    fleet.signal_pid(pid, signal.SIGKILL)
-    assert len(ask_many(producer, full, 64)) == 64
-    assert time.monotonic() - slow < 2
+    while time.monotonic() - begun < 2.5:
+        if time.monotonic() - begun > 1:
+            fleet.signal_pid(pid, signal.SIGKILL)
+        asked = time.monotonic()
+        assert len(ask_many(producer, full, 16)) >= 15  # a minute may come and end one ticket
+        slowest_s = max(slowest_s, time.monotonic() - asked)
     producer.close()
+    assert slowest_s < 1
+    os.rename(conf + ".away", conf)
     fleet.restarted("nats-0", pid)
     wait_until(lambda: (counted() or 0) > before, 15, 0)
 
