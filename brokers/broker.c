@@ -14,8 +14,8 @@
 #include <sys/resource.h>
 
 #include "brokers/hub.h"
+#include "brokers/join.h"
 #include "lib/core/router.h"
-#include "lib/edge/control.h"
 #include "lib/edge/log.h"
 
 typedef struct {
@@ -32,7 +32,8 @@ static const char s_usage[] =
     "  --workers ADDR   where workers connect; loopback only\n"
     "  --keys DIR       the fleet's keys\n"
     "  --node NAME      what ping answers, at most 63 bytes\n"
-    "  --join URI       enter the workers' address in this control database, then forget it\n"
+    "  --join URI       enter the workers' address in this control database as soon as it is\n"
+    "                   there, then forget it\n"
     "  --nats URL       where tenant context is heard; without it, over the workers only\n"
     "  --ready-fd N     write \"ready\" there when requests can be routed\n"
     "  --insecure-dev   no CURVE on the internal endpoint\n";
@@ -124,34 +125,25 @@ static void s_raise_limits(void)
     }
 }
 
-/* Enters the broker in the control database. The URI has a way to a password in it: it is wiped, so
- * that nothing in this process, which strangers talk to, leads to the database. */
-static dkt_status_t s_join(s_options_t *options, dkt_err_t *err)
-{
-    if (!options->join) {
-        return DKT_OK;
-    }
-    dkt_status_t status = dkt_control_register_broker(options->join, options->hub.node,
-                                                      options->hub.workers_address, err);
-    sodium_memzero(options->join, strlen(options->join));
-    options->join = NULL;
-    return status;
-}
-
 static dkt_status_t s_serve(s_options_t *options, dkt_err_t *err)
 {
-    dkt_status_t status = s_join(options, err);
-    if (status != DKT_OK) {
-        return status;
+    dkt_join_t *join = NULL;
+    if (options->join) {
+        join = dkt_join_new(options->join, options->hub.node, options->hub.workers_address);
+        options->join = NULL;
+        if (!join) {
+            return dkt_fail(err, DKT_INTERNAL, NULL, "no memory, or no thread");
+        }
     }
     dkt_hub_t *hub = dkt_hub_new(&options->hub, err);
-    if (!hub) {
-        return err->status;
+    dkt_status_t status = hub ? DKT_OK : err->status;
+    if (hub) {
+        dkt_log(DKT_LOG_INFO, "public %s internal %s workers %s", options->hub.public_address,
+                options->hub.internal_address, options->hub.workers_address);
+        status = dkt_hub_run(hub, err);
+        dkt_hub_destroy(&hub);
     }
-    dkt_log(DKT_LOG_INFO, "public %s internal %s workers %s", options->hub.public_address,
-            options->hub.internal_address, options->hub.workers_address);
-    status = dkt_hub_run(hub, err);
-    dkt_hub_destroy(&hub);
+    dkt_join_destroy(&join);
     return status;
 }
 

@@ -26,6 +26,7 @@ typedef struct {
 
 struct dkt_hub_teller {
     dkt_bus_t *bus;
+    dkt_replica_t *tenants;
     dkt_srv_t *srv;
     pthread_t thread;
     char node[DKT_NODE_BYTES_MAX + 1]; /* as one token of a subject */
@@ -94,13 +95,14 @@ static json_t *s_stats(dkt_hub_teller_t *self)
     dkt_histogram_since(&self->since, &now->traffic.latency_us, &self->told);
     self->told = now->traffic.latency_us;
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I}, s:o, s:{s:o, s:o}}", "role",
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I}, s:o, s:o, s:{s:o, s:o}}", "role",
         "broker", "node", self->node, "version", DKT_VERSION, "at_ms",
         (json_int_t)dkt_clock_unix_ms(), "requests", (json_int_t)now->counts.frames, "open",
         (json_int_t)now->counts.open, "connections", (json_int_t)now->counts.connections, "workers",
         (json_int_t)now->counts.workers, "table", "epoch", (json_int_t)now->table.epoch, "version",
-        (json_int_t)now->table.version, "counts", s_counts(&now->counts), "metrics",
-        "docket_requests_total", dkt_traffic_json(&now->traffic), "docket_request_duration_seconds",
+        (json_int_t)now->table.version, "counts", s_counts(&now->counts), "ctx",
+        dkt_replica_json(self->tenants), "metrics", "docket_requests_total",
+        dkt_traffic_json(&now->traffic), "docket_request_duration_seconds",
         dkt_histogram_json(&self->since, DKT_US_PER_S));
 }
 
@@ -159,13 +161,14 @@ static void s_name(dkt_hub_teller_t *self, const char *node)
     }
 }
 
-dkt_hub_teller_t *dkt_hub_teller_new(dkt_bus_t *bus, const char *node)
+dkt_hub_teller_t *dkt_hub_teller_new(dkt_bus_t *bus, dkt_replica_t *tenants, const char *node)
 {
     dkt_hub_teller_t *self = calloc(1, sizeof *self);
     if (!self) {
         return NULL;
     }
     self->bus = bus;
+    self->tenants = tenants;
     s_name(self, node);
     pthread_mutex_init(&self->lock, NULL);
     pthread_cond_init(&self->changed, NULL);

@@ -10,11 +10,12 @@
 
 #include "lib/core/router.h"
 #include "lib/edge/bus.h"
+#include "lib/edge/replica.h"
 
 typedef struct dkt_hub_teller dkt_hub_teller_t;
 
-/* `bus` and `node` outlive it. NULL: no memory, or no thread. */
-dkt_hub_teller_t *dkt_hub_teller_new(dkt_bus_t *bus, const char *node);
+/* `bus`, `tenants` and `node` outlive it. NULL: no memory, or no thread. */
+dkt_hub_teller_t *dkt_hub_teller_new(dkt_bus_t *bus, dkt_replica_t *tenants, const char *node);
 /* Called with every round of the hub's; looks at the clock and mostly does nothing. */
 void dkt_hub_teller_offer(dkt_hub_teller_t *self, const dkt_router_t *router, int64_t now_mono_ms);
 /* Ends the thread; on the bus its handlers may still run. May be NULL. */
