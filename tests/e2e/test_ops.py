@@ -108,6 +108,8 @@ def test_ops_services_answer(stage, nats, verb):
 
 
 def test_ops_services_describe_and_measure_their_endpoints(stage, nats):
+    for broker in answers(nats, "$SRV.INFO.docket-broker", answers=1):
+        assert [one["name"] for one in broker["endpoints"]] == ["tenants", "tenant", "table"]
     info = answers(nats, "$SRV.INFO.docket-worker", answers=1)[0]
     subjects = {one["name"]: one["subject"] for one in info["endpoints"]}
     assert info["description"]
@@ -174,6 +176,7 @@ def test_ops_statistics_move_under_load(stage, nats, load):
     assert 50 < latency["count"] < 10 * load.requests
     workers = [last["worker-0"], last["worker-1"]]
     assert [one["leader"] for one in workers].count(True) == 1
+    assert all(one["metrics"]["docket_ctx_lag"] == 0 for one in last.values())
     for name in ("docket_commit_seconds", "docket_commit_group_size"):
         assert all(one["metrics"][name]["p99"] > 0 for one in workers if one["tenants"])
     assert sum(one["tenants"] for one in workers) == TENANTS
