@@ -216,6 +216,23 @@ def test_ops_holds_are_counted(stage, nats):
     assert after == before + 3
 
 
+def test_ops_a_lost_owner_is_counted(stage, nats):
+    fleet, tenants = stage
+
+    def lost():
+        told = [one["metrics"] for one in stats(nats).values() if one["role"] == "worker"]
+        return sum(one["docket_owner_lost_total"] for one in told), len(told)
+
+    before, _ = lost()
+    ended = fleet.sql(
+        "select pg_terminate_backend (pid) from pg_stat_activity a join tenants t"
+        " on t.database = a.datname where t.client_id = %s and application_name like 'docket/%%'",
+        (tenants[0].client,),
+    )
+    assert ended == [(True,)]
+    wait_until(lambda: lost() == (before + 1, 2), 8, 0)
+
+
 # -- refusals ------------------------------------------------------------------------------------
 
 
@@ -288,14 +305,21 @@ def tenants_of(nats):
 
 def test_ops_pause_and_resume(stage, nats, load):
     fleet, _ = stage
+    had = wait_until(lambda: tenants_of(nats).get("worker-0", ("", 0))[1], 5, 0)
+    watcher = Nats(fleet).subscribe("docket.stats.worker.*")
     told = answers(nats, "docket.admin.pause", params={"node": "worker-0"}, answers=1)
     assert told[0]["node"] == "worker-0" and told[0]["share"] == "paused"
     wait_until(lambda: tenants_of(nats).get("worker-0") == ("paused", 0), 10, 0)
-    assert tenants_of(nats)["worker-1"] == ("serving", TENANTS + 1)
+    wait_until(lambda: tenants_of(nats)["worker-1"] == ("serving", TENANTS + 1), 10, 0)
     assert answers(nats, "docket.admin.resume", params={"node": "worker-0"}, answers=1)
     wait_until(lambda: tenants_of(nats)["worker-0"][1] > 0, 10, 0)
     load.stop()
     assert not load.failed and load.requests > 100
+    seen = [json.loads(one.data) for one in watcher.messages(0.2)]
+    watcher.close()
+    handed = [one["metrics"]["docket_handoff_seconds"] for one in seen if one["node"] == "worker-0"]
+    assert sum(one["count"] for one in handed) == had
+    assert 0 < max(one["max"] for one in handed) < 5
     rows = fleet.sql("select actor, action, detail->>'node' from audit order by seq desc limit 2")
     assert rows == [("operator", "resume", "worker-0"), ("operator", "pause", "worker-0")]
 
@@ -332,7 +356,8 @@ def test_ops_tenants_are_listed_in_pages(stage, nats):
 
     rows = fleet.sql("select client_id from tenants where state = 'active'")
     known = sorted(row[0] for row in rows)
-    assert wait_until(lambda: pages(3) == known, 5) and {one.client for one in tenants} <= set(known)
+    have = wait_until(lambda: pages(3) == known, 5)
+    assert have and {one.client for one in tenants} <= set(known)
     assert pages(1000) == known
     for params in (b"rubbish", {"limit": 0}, {"limit": 1001}, {"limit": "3"}, {"cursor": 1}):
         got = nats.ask("docket.admin.tenants", params=params, answers=1)
