@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 
+import jsonschema
 import pytest
 
 from fleet import DOCKET, ROOT, wait_until
@@ -19,7 +20,9 @@ from producer import Load, Producer, Tenant
 TENANTS = 8
 ROLES = ["docket-broker", "docket-directory", "docket-worker"]
 NAME = re.compile(r"^[A-Za-z0-9_-]+$")
-SCHEMAS = os.path.join(ROOT, "..", "shared", "data", "nats_micro_schemas")
+SCHEMAS = os.path.join(ROOT, "schemas", "nats")
+# The protocol's own schemas are not ours to ship; where they are at hand they are used.
+PROTOCOL = os.path.join(ROOT, "..", "shared", "data", "nats_micro_schemas")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,23 @@ def answers(nats, subject, **options):
     return [json.loads(one.data) for one in nats.ask(subject, **options)]
 
 
+def check(schema, message, part=None):
+    """Against one of our schemas, or one definition in it."""
+    with open(os.path.join(SCHEMAS, f"{schema}.json"), encoding="utf-8") as stream:
+        whole = json.load(stream)
+    if part:
+        whole["$ref"] = f"#/definitions/{part}"
+    jsonschema.validate(message, whole)
+
+
+def command(nats, verb, params=None):
+    """One answer to docket.admin.<verb>, which is as its schema says."""
+    check("admin", {} if params is None else params, f"{verb}_request")
+    answer = answers(nats, f"docket.admin.{verb}", params=params, answers=1)[0]
+    check("admin", answer, f"{verb}_answer")
+    return answer
+
+
 def stats(nats, bound_s=1.3):
     """The newest of what every process tells: {node: figures}."""
     nats.subscribe("docket.stats.>")
@@ -70,12 +90,7 @@ def stats(nats, bound_s=1.3):
 
 
 def check_schema(verb, answer):
-    """Against the protocol's own schemas, where they and a validator are at hand."""
-    path = os.path.join(SCHEMAS, f"{verb.lower()}.json")
-    try:
-        import jsonschema
-    except ImportError:
-        return
+    path = os.path.join(PROTOCOL, f"{verb.lower()}.json")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as stream:
             jsonschema.validate(answer, json.load(stream))
@@ -122,7 +137,7 @@ def test_ops_services_describe_and_measure_their_endpoints(stage, nats):
         return {one["name"]: one for one in told["endpoints"]}[verb]
 
     before = figures("resume")
-    assert answers(nats, "docket.admin.resume", params={"node": node}, answers=1)
+    assert command(nats, "resume", {"node": node})["node"] == node
     after = figures("resume")
     assert after["num_requests"] == before["num_requests"] + 1
     assert after["num_errors"] == before["num_errors"]
@@ -143,6 +158,7 @@ def test_ops_the_leader_answers_wrong_requests(stage, nats):
         got = nats.ask("docket.admin.pause", params=params, bound_s=0.3)
         assert [one.headers["Nats-Service-Error-Code"] for one in got] == [code], params
         assert got[0].headers["Nats-Service-Error"] == json.loads(got[0].data)["error"]
+        check("admin", json.loads(got[0].data), "error")
     told = answers(nats, "$SRV.STATS.docket-directory", answers=1)[0]
     pause = {one["name"]: one for one in told["endpoints"]}["pause"]
     assert pause["num_errors"] >= len(rows)
@@ -165,6 +181,8 @@ def test_ops_statistics_move_under_load(stage, nats, load):
         seconds[node] += 1
     load.stop()
     assert sorted(last) == ["broker-0", "worker-0", "worker-1"]
+    for one in last.values():
+        check(f"stats-{one['role']}", one)
     assert all(2 <= count <= 5 for count in seconds.values())
     broker, metrics = last["broker-0"], last["broker-0"]["metrics"]
     assert broker["role"] == "broker" and broker["table"]["version"] > 0
@@ -283,6 +301,7 @@ def test_ops_refusals_are_told(stage, nats, full):
     assert all(later - earlier > 0.7 for earlier, later in zip(times, times[10:]))
     for message in told:
         one = json.loads(message.data)
+        check("refused", one)
         assert message.subject == f"docket.refused.{full.client}"
         assert one["client_id"] == full.client
         assert one["ticket_type"] == "bronze"
@@ -307,11 +326,11 @@ def test_ops_pause_and_resume(stage, nats, load):
     fleet, _ = stage
     had = wait_until(lambda: tenants_of(nats).get("worker-0", ("", 0))[1], 5, 0)
     watcher = Nats(fleet).subscribe("docket.stats.worker.*")
-    told = answers(nats, "docket.admin.pause", params={"node": "worker-0"}, answers=1)
-    assert told[0]["node"] == "worker-0" and told[0]["share"] == "paused"
+    told = command(nats, "pause", {"node": "worker-0"})
+    assert told["node"] == "worker-0" and told["share"] == "paused"
     wait_until(lambda: tenants_of(nats).get("worker-0") == ("paused", 0), 10, 0)
     wait_until(lambda: tenants_of(nats)["worker-1"] == ("serving", TENANTS + 1), 10, 0)
-    assert answers(nats, "docket.admin.resume", params={"node": "worker-0"}, answers=1)
+    assert command(nats, "resume", {"node": "worker-0"})["share"] == "serving"
     wait_until(lambda: tenants_of(nats)["worker-0"][1] > 0, 10, 0)
     load.stop()
     assert not load.failed and load.requests > 100
@@ -328,8 +347,7 @@ def test_ops_drain_under_load(stage, nats, load):
     fleet, _ = stage
     pid = fleet.pids()["worker-1"]
     time.sleep(0.5)
-    told = answers(nats, "docket.admin.drain", params={"node": "worker-1"}, answers=1)
-    assert told[0]["share"] == "draining"
+    assert command(nats, "drain", {"node": "worker-1"})["share"] == "draining"
     fleet.restarted("worker-1", pid)  # docket up restarts whatever ends
     wait_until(lambda: tenants_of(nats).get("worker-1", ("", 0))[1] > 0, 10, 0)
     load.stop()
@@ -346,7 +364,7 @@ def test_ops_tenants_are_listed_in_pages(stage, nats):
     def pages(limit):
         seen, params = [], {"limit": limit}
         while True:
-            page = answers(nats, "docket.admin.tenants", params=params, answers=1)[0]
+            page = command(nats, "tenants", params)
             assert len(page["tenants"]) <= limit
             seen += [one["client_id"] for one in page["tenants"]]
             if page["cursor"] is None:
@@ -367,7 +385,7 @@ def test_ops_tenants_are_listed_in_pages(stage, nats):
 def test_ops_a_tenant_and_its_owner(stage, nats):
     fleet, tenants = stage
     client = tenants[0].client
-    one = answers(nats, "docket.admin.tenant", params={"client_id": client}, answers=1)[0]
+    one = command(nats, "tenant", {"client_id": client})
     assert one["client_id"] == client and one["resolvers"] == 4 and not one["suspended"]
     assert one["classes"]["gold"] == {"level_minutes": 120, "limit_permille": 1000}
     told = fleet.sql("select database from tenants where client_id = %s", (client,))
@@ -384,7 +402,7 @@ def test_ops_the_table(stage, nats):
     alive = {worker["metadata"]["incarnation"] for worker in info}
 
     def settled():
-        table = answers(nats, "docket.admin.table", answers=1)[0]
+        table = command(nats, "table")
         return {one["incarnation"]: one["vshards"] for one in table["members"]}
 
     shares = wait_until(lambda: (got := settled()).keys() == alive and got, 10)
