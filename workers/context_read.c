@@ -265,7 +265,7 @@ dkt_status_t dkt_context_pull(dkt_context_thread_t *self, bool whole, dkt_err_t 
  * rest. A tenant is read as it is now, which is as it was after that change. */
 static const char s_tail_sql[] =
     "with f as materialized (select body ->> 'client_id' as client_id, max (seq) as seq,"
-    "   count (*) as rows, coalesce (bool_or (body ? 'cluster'), false) as moved"
+    "   count (*) as rows, bool_or (body ? 'cluster' and not body ? 'client_id') as moved"
     "   from feed where seq > $1::bigint group by 1)"
     " select f.client_id, f.seq, f.rows, f.moved,"
     "        case when f.client_id is null then (select body from vshards) end," S_COLUMNS

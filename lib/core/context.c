@@ -168,9 +168,7 @@ static void s_take_head(dkt_context_t *self, int64_t now_mono_ms, uint32_t rando
     } else if (news->version.seq > self->set.version.seq) {
         s_suspect(self, now_mono_ms, random, &self->counts.gaps);
     } else if (news->version.seq < self->set.version.seq) {
-        /* A pull was faster than the news: the leader is there, and behind us. */
-        self->heard_mono_ms =
-            self->state == DKT_CONTEXT_CURRENT ? now_mono_ms : self->heard_mono_ms;
+        return; /* a pull was faster: the next head proves it, or silence is looked into */
     } else if (news->format == DKT_CONTEXT_FORMAT &&
                news->hash != dkt_context_set_hash(&self->set)) {
         self->wrong = true;

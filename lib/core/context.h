@@ -186,6 +186,10 @@ uint32_t dkt_context_after(const dkt_context_t *self, const char *client_id);
 bool dkt_context_table(const dkt_context_t *self, dkt_table_t *table);
 /* The encoding, empty if there is none; valid until the next step. */
 dkt_view_t dkt_context_table_bytes(const dkt_context_t *self);
+/* Answers one question of another replica: the records behind `pull->after`, at most `bytes_max` of
+ * them unless one alone is larger. Returns their number, for dkt_link_finish. */
+uint16_t dkt_context_put_chunk(const dkt_context_t *self, const dkt_link_pull_t *pull,
+                               size_t bytes_max, dkt_w_t *w);
 /* Recounts everything; for tests. */
 bool dkt_context_check(const dkt_context_t *self);
 

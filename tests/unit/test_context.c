@@ -442,6 +442,23 @@ static void test_context_same_in_a_new_epoch_needs_no_records(void **state)
     dkt_context_destroy(&replica);
 }
 
+static void test_context_recheck_pulls_the_whole_once(void **state)
+{
+    (void)state;
+    t_leader_t leader;
+    dkt_context_out_t out;
+    dkt_context_t *replica = s_current(&leader);
+    s_step(replica, 0, (dkt_context_event_t){.kind = DKT_CONTEXT_RECHECK}, NULL);
+    s_head(&leader, replica, 0); /* its own voice proves nothing */
+    int64_t now = s_wait_pull(replica, 0, &out);
+    assert_true(out.whole);
+    leader.revisions[0] = 4711; /* changed by hand, under the same number */
+    s_pull(&leader, replica, now);
+    assert_true(s_is_right(&leader, replica));
+    assert_int_equal(s_state(replica), DKT_CONTEXT_CURRENT);
+    dkt_context_destroy(&replica);
+}
+
 /* -- everything at once -- */
 
 static void s_play(uint32_t seed)
@@ -531,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_context_doubt_serves_the_old_and_a_pull_swaps),
         cmocka_unit_test(test_context_pull_that_fails_or_is_older_changes_nothing),
         cmocka_unit_test(test_context_same_in_a_new_epoch_needs_no_records),
+        cmocka_unit_test(test_context_recheck_pulls_the_whole_once),
         cmocka_unit_test(test_context_follows_a_naive_leader),
         cmocka_unit_test(test_context_lists_in_the_order_of_ids),
     };
