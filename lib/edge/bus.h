@@ -7,8 +7,9 @@
  *   - Publishing while it is down fails at once: nothing is buffered, so nothing old is sent later.
  *   - Handlers run on a thread of the NATS client, one at a time over all buses of the process:
  * they hand over (lib/edge/mailbox.h) and never wait. None runs once dkt_bus_destroy has returned.
- *   - A key that the server refuses ends the connection for good: it is logged, and the process
- * goes on without NATS until it is started anew. Its requests are worth more than its news.
+ *   - A server that hangs, or refuses the key, when the process starts is tried again. A key that
+ * is refused later ends the connection for good: it is logged, and the process goes on without NATS
+ * until it is started anew. Its requests are worth more than its news.
  *
  * The relay has a connection of its own (workers/relay_wire.c): there every break must be seen.
  */
@@ -43,7 +44,7 @@ bool dkt_bus_up(const dkt_bus_t *self);
 /* How often it has connected: 0 so far never. One more: what was published meanwhile is not known
  * to have arrived. */
 uint64_t dkt_bus_connects(const dkt_bus_t *self);
-/* For everything else that the client can do; the bus keeps it. */
+/* For everything else that the client can do; the bus keeps it. NULL until it has connected. */
 natsConnection *dkt_bus_connection(dkt_bus_t *self);
 
 /* The handler owns the message. At most DKT_BUS_SUBSCRIPTIONS_MAX of them. */

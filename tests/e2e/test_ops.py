@@ -329,7 +329,7 @@ def test_ops_pause_and_resume(stage, nats, load):
     told = command(nats, "pause", {"node": "worker-0"})
     assert told["node"] == "worker-0" and told["share"] == "paused"
     wait_until(lambda: tenants_of(nats).get("worker-0") == ("paused", 0), 10, 0)
-    wait_until(lambda: tenants_of(nats)["worker-1"] == ("serving", TENANTS + 1), 10, 0)
+    wait_until(lambda: tenants_of(nats)["worker-1"][1] >= TENANTS, 10, 0)
     assert command(nats, "resume", {"node": "worker-0"})["share"] == "serving"
     wait_until(lambda: tenants_of(nats)["worker-0"][1] > 0, 10, 0)
     load.stop()

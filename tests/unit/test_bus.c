@@ -6,6 +6,7 @@
 #include "lib/edge/bus.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -21,7 +22,8 @@
 
 #define S_WAIT_MS    10000
 #define S_STEP_US    2000
-#define S_DESTROY_MS 2500 /* two seconds, and a busy machine */
+#define S_HANG_US    2500000 /* two attempts to connect and more */
+#define S_DESTROY_MS 2500    /* two seconds, and a busy machine */
 
 static support_nats_t s_nats;
 static atomic_uint s_heard;
@@ -115,6 +117,23 @@ static void test_bus_starts_before_the_server_and_outlives_it(void **state)
     support_nats_kill(&s_nats);
 }
 
+/* A server that takes connections and says nothing is worse than none. */
+static void test_bus_starts_while_the_server_hangs(void **state)
+{
+    (void)state;
+    support_nats_start(&s_nats);
+    assert_int_equal(kill(s_nats.pid, SIGSTOP), 0);
+    dkt_bus_t *bus = s_bus("broker");
+    assert_true(dkt_bus_subscribe(bus, "docket.ctx.>", s_on_message, &s_heard));
+    usleep(S_HANG_US);
+    assert_false(dkt_bus_up(bus));
+    assert_int_equal(kill(s_nats.pid, SIGCONT), 0);
+    assert_true(s_wait_up(bus, true));
+    assert_true(s_wait_heard(bus));
+    s_destroy(bus);
+    support_nats_kill(&s_nats);
+}
+
 static void test_bus_destroyed_while_down_or_busy_ends_in_time(void **state)
 {
     (void)state;
@@ -149,6 +168,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bus_starts_before_the_server_and_outlives_it),
+        cmocka_unit_test(test_bus_starts_while_the_server_hangs),
         cmocka_unit_test(test_bus_destroyed_while_down_or_busy_ends_in_time),
         cmocka_unit_test(test_bus_without_key_or_address_is_refused),
     };
