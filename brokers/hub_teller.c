@@ -11,6 +11,7 @@
 #include "lib/edge/clock.h"
 #include "lib/edge/log.h"
 #include "lib/edge/meter.h"
+#include "lib/edge/replica_answer.h"
 #include "lib/edge/srv.h"
 
 #define S_STATS_PREFIX "docket.stats.broker."
@@ -89,21 +90,29 @@ static json_t *s_counts(const dkt_router_counts_t *counts)
     return root;
 }
 
+static json_t *s_metrics(dkt_hub_teller_t *self)
+{
+    const dkt_traffic_t *traffic = &self->now.traffic;
+    dkt_histogram_since(&self->since, &traffic->latency_us, &self->told);
+    self->told = traffic->latency_us;
+    json_t *root = json_pack("{s:o, s:o}", "docket_requests_total", dkt_traffic_json(traffic),
+                             "docket_request_duration_seconds",
+                             dkt_histogram_json(&self->since, DKT_US_PER_S));
+    dkt_replica_metrics(self->tenants, root);
+    return root;
+}
+
 static json_t *s_stats(dkt_hub_teller_t *self)
 {
     const s_snapshot_t *now = &self->now;
-    dkt_histogram_since(&self->since, &now->traffic.latency_us, &self->told);
-    self->told = now->traffic.latency_us;
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I}, s:o, s:o, s:{s:o, s:o}}", "role",
-        "broker", "node", self->node, "version", DKT_VERSION, "at_ms",
-        (json_int_t)dkt_clock_unix_ms(), "requests", (json_int_t)now->counts.frames, "open",
-        (json_int_t)now->counts.open, "connections", (json_int_t)now->counts.connections, "workers",
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I}, s:o, s:o, s:o}", "role", "broker",
+        "node", self->node, "version", DKT_VERSION, "at_ms", (json_int_t)dkt_clock_unix_ms(),
+        "requests", (json_int_t)now->counts.frames, "open", (json_int_t)now->counts.open,
+        "connections", (json_int_t)now->counts.connections, "workers",
         (json_int_t)now->counts.workers, "table", "epoch", (json_int_t)now->table.epoch, "version",
         (json_int_t)now->table.version, "counts", s_counts(&now->counts), "ctx",
-        dkt_replica_json(self->tenants), "metrics", "docket_requests_total",
-        dkt_traffic_json(&now->traffic), "docket_request_duration_seconds",
-        dkt_histogram_json(&self->since, DKT_US_PER_S));
+        dkt_replica_json(self->tenants), "metrics", s_metrics(self));
 }
 
 static void s_tell(dkt_hub_teller_t *self)
@@ -140,12 +149,17 @@ static void *s_run(void *argument)
 
 /* -- life -- */
 
+static const dkt_srv_endpoint_t s_endpoints[] = {DKT_REPLICA_ENDPOINTS(dkt_replica_answer)};
+
 static bool s_serve(dkt_hub_teller_t *self)
 {
     const dkt_srv_config_t config = {.bus = self->bus,
                                      .name = S_SERVICE,
                                      .description = "Routes requests to the owners of tenants",
-                                     .node = self->node};
+                                     .node = self->node,
+                                     .endpoints = s_endpoints,
+                                     .endpoint_count = sizeof s_endpoints / sizeof s_endpoints[0],
+                                     .ctx = self->tenants};
     self->srv = dkt_srv_new(&config);
     return self->srv && dkt_srv_listen(self->srv);
 }

@@ -30,7 +30,11 @@ static const char s_usage[] = "usage: docket top [OPTIONS]\n"
                               "  --endpoint URL  NATS; default DOCKET_NATS, then\n"
                               "                  nats://127.0.0.1:7412 (--nats is the same)\n"
                               "  --keys DIR      the fleet's keys; default DOCKET_KEYS\n"
-                              "  --help          this text\n";
+                              "  --help          this text\n"
+                              "\n"
+                              "Latencies are those of the last second: of brokers from receipt to\n"
+                              "answer, of workers (c.) of one commit. `group` is requests in a\n"
+                              "commit, `lag s` the age of the oldest event that is not on NATS.\n";
 
 typedef struct {
     char key[S_KEY_MAX]; /* role.node */

@@ -137,18 +137,19 @@ static void s_show_title(const dkt_top_node_t *nodes, uint32_t count, bool color
 static void s_show_brokers(const dkt_top_node_t *nodes, uint32_t count)
 {
     static const char metric[] = "docket_request_duration_seconds";
-    printf("\n%-16s %9s %9s %9s %7s %7s %8s %8s %8s\n", "BROKER", "req/s", "refused/s", "errors/s",
-           "open", "conns", "p50 ms", "p99 ms", "p999 ms");
+    printf("\n%-16s %9s %9s %9s %7s %7s %8s %8s %8s %8s\n", "BROKER", "req/s", "refused/s",
+           "errors/s", "open", "conns", "p50 ms", "p99 ms", "p999 ms", "ctx lag");
     for (uint32_t i = 0; i < count; i++) {
         const dkt_top_node_t *node = &nodes[i];
         if (!s_has_role(node, "broker")) {
             continue;
         }
         s_endings_t rates = s_ending_rates(node, NULL);
-        printf("%-16s %9.1f %9.1f %9.1f %7.0f %7.0f %8.1f %8.1f %8.1f\n", node->node,
+        printf("%-16s %9.1f %9.1f %9.1f %7.0f %7.0f %8.1f %8.1f %8.1f %8.0f\n", node->node,
                s_rate(node, "requests"), rates.refused, rates.errors, s_number(node->now, "open"),
                s_number(node->now, "connections"), s_ms(node->now, metric, "p50"),
-               s_ms(node->now, metric, "p99"), s_ms(node->now, metric, "p999"));
+               s_ms(node->now, metric, "p99"), s_ms(node->now, metric, "p999"),
+               s_number(json_object_get(node->now, "metrics"), "docket_ctx_lag"));
     }
 }
 
@@ -176,7 +177,7 @@ static void s_show_worker(const dkt_top_node_t *node, bool color)
 static void s_show_workers(const dkt_top_node_t *nodes, uint32_t count, bool color)
 {
     printf("\n%-16s %-8s %7s %9s %8s %6s %8s %8s %6s %7s %8s %7s %8s\n", "WORKER", "share",
-           "tenants", "req/s", "commit/s", "group", "p50 ms", "p99 ms", "holds", "tickets",
+           "tenants", "req/s", "commit/s", "group", "c.p50 ms", "c.p99 ms", "holds", "tickets",
            "events/s", "lag s", "breaches");
     for (uint32_t i = 0; i < count; i++) {
         if (s_has_role(&nodes[i], "worker")) {

@@ -8,6 +8,7 @@
 #include <sodium.h>
 
 #include "lib/edge/log.h"
+#include "lib/edge/replica_answer.h"
 #include "lib/edge/srv.h"
 
 #define S_INCARNATION_CHARS (2 * DKT_INCARNATION_BYTES + 1)
@@ -105,6 +106,21 @@ static void s_resume(void *ctx, json_t *params, dkt_srv_reply_t *reply)
     s_set_share(ctx, params, reply, DKT_SHARE_TAKEN);
 }
 
+static void s_tenants(void *ctx, json_t *params, dkt_srv_reply_t *reply)
+{
+    dkt_replica_answer_tenants(((const dkt_admin_t *)ctx)->env->replica, params, reply);
+}
+
+static void s_tenant(void *ctx, json_t *params, dkt_srv_reply_t *reply)
+{
+    dkt_replica_answer_tenant(((const dkt_admin_t *)ctx)->env->replica, params, reply);
+}
+
+static void s_table(void *ctx, json_t *params, dkt_srv_reply_t *reply)
+{
+    dkt_replica_answer_table(((const dkt_admin_t *)ctx)->env->replica, params, reply);
+}
+
 #define S_DRAIN  "hands its tenants over and ends: {\"node\": name}"
 #define S_PAUSE  "hands its tenants over and takes none: {\"node\": name}"
 #define S_RESUME "takes a share again: {\"node\": name}"
@@ -113,6 +129,7 @@ static const dkt_srv_endpoint_t s_worker_rows[] = {
     {"drain", "docket.admin.drain", S_DRAIN, true, s_drain},
     {"pause", "docket.admin.pause", S_PAUSE, true, s_pause},
     {"resume", "docket.admin.resume", S_RESUME, true, s_resume},
+    DKT_REPLICA_ENDPOINTS(s),
 };
 
 /* -- the leader's answers to what no worker answers -- */

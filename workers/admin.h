@@ -8,6 +8,7 @@
  *   pause   {"node": ..}  it hands its tenants over and stays, without a share. One that is alone
  *                         keeps what it has: somebody must
  *   resume  {"node": ..}  it takes a share again
+ *   tenants, tenant, table  what this worker's replica of tenant context says; any one answers
  *
  * The named worker answers; every worker hears. What is wrong with a request, or names a worker
  * that there is not, is answered by the directory's leader, so that there is one answer to each.

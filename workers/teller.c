@@ -10,6 +10,7 @@
 
 #include "lib/edge/bus.h"
 #include "lib/edge/clock.h"
+#include "lib/edge/replica_answer.h"
 
 #define S_SUBJECT_MAX 128
 #define S_DIGITS      6 /* of a fraction in JSON */
@@ -102,6 +103,7 @@ static void s_tell_stats(dkt_teller_t *self)
     json_object_set_new(root, "leader", json_boolean(atomic_load(&env->leader)));
     json_object_set_new(root, "control_up", json_boolean(atomic_load(&env->control_up)));
     json_object_set_new(root, "ctx", dkt_replica_json(env->replica));
+    dkt_replica_metrics(env->replica, json_object_get(root, "metrics"));
     snprintf(subject, sizeof subject, "docket.stats.worker.%s", env->node);
     (void)s_publish(self, subject, root); /* the next second has newer ones */
 }

@@ -60,6 +60,9 @@ class Nats:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         self.socket.close()
 
     def send(self, data):

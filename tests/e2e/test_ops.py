@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 
+import jsonschema
 import pytest
 
 from fleet import DOCKET, ROOT, wait_until
@@ -19,7 +20,9 @@ from producer import Load, Producer, Tenant
 TENANTS = 8
 ROLES = ["docket-broker", "docket-directory", "docket-worker"]
 NAME = re.compile(r"^[A-Za-z0-9_-]+$")
-SCHEMAS = os.path.join(ROOT, "..", "shared", "data", "nats_micro_schemas")
+SCHEMAS = os.path.join(ROOT, "schemas", "nats")
+# The protocol's own schemas are not ours to ship; where they are at hand they are used.
+PROTOCOL = os.path.join(ROOT, "..", "shared", "data", "nats_micro_schemas")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,23 @@ def answers(nats, subject, **options):
     return [json.loads(one.data) for one in nats.ask(subject, **options)]
 
 
+def check(schema, message, part=None):
+    """Against one of our schemas, or one definition in it."""
+    with open(os.path.join(SCHEMAS, f"{schema}.json"), encoding="utf-8") as stream:
+        whole = json.load(stream)
+    if part:
+        whole["$ref"] = f"#/definitions/{part}"
+    jsonschema.validate(message, whole)
+
+
+def command(nats, verb, params=None):
+    """One answer to docket.admin.<verb>, which is as its schema says."""
+    check("admin", {} if params is None else params, f"{verb}_request")
+    answer = answers(nats, f"docket.admin.{verb}", params=params, answers=1)[0]
+    check("admin", answer, f"{verb}_answer")
+    return answer
+
+
 def stats(nats, bound_s=1.3):
     """The newest of what every process tells: {node: figures}."""
     nats.subscribe("docket.stats.>")
@@ -70,12 +90,7 @@ def stats(nats, bound_s=1.3):
 
 
 def check_schema(verb, answer):
-    """Against the protocol's own schemas, where they and a validator are at hand."""
-    path = os.path.join(SCHEMAS, f"{verb.lower()}.json")
-    try:
-        import jsonschema
-    except ImportError:
-        return
+    path = os.path.join(PROTOCOL, f"{verb.lower()}.json")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as stream:
             jsonschema.validate(answer, json.load(stream))
@@ -108,6 +123,8 @@ def test_ops_services_answer(stage, nats, verb):
 
 
 def test_ops_services_describe_and_measure_their_endpoints(stage, nats):
+    for broker in answers(nats, "$SRV.INFO.docket-broker", answers=1):
+        assert [one["name"] for one in broker["endpoints"]] == ["tenants", "tenant", "table"]
     info = answers(nats, "$SRV.INFO.docket-worker", answers=1)[0]
     subjects = {one["name"]: one["subject"] for one in info["endpoints"]}
     assert info["description"]
@@ -120,7 +137,7 @@ def test_ops_services_describe_and_measure_their_endpoints(stage, nats):
         return {one["name"]: one for one in told["endpoints"]}[verb]
 
     before = figures("resume")
-    assert answers(nats, "docket.admin.resume", params={"node": node}, answers=1)
+    assert command(nats, "resume", {"node": node})["node"] == node
     after = figures("resume")
     assert after["num_requests"] == before["num_requests"] + 1
     assert after["num_errors"] == before["num_errors"]
@@ -141,6 +158,7 @@ def test_ops_the_leader_answers_wrong_requests(stage, nats):
         got = nats.ask("docket.admin.pause", params=params, bound_s=0.3)
         assert [one.headers["Nats-Service-Error-Code"] for one in got] == [code], params
         assert got[0].headers["Nats-Service-Error"] == json.loads(got[0].data)["error"]
+        check("admin", json.loads(got[0].data), "error")
     told = answers(nats, "$SRV.STATS.docket-directory", answers=1)[0]
     pause = {one["name"]: one for one in told["endpoints"]}["pause"]
     assert pause["num_errors"] >= len(rows)
@@ -163,6 +181,8 @@ def test_ops_statistics_move_under_load(stage, nats, load):
         seconds[node] += 1
     load.stop()
     assert sorted(last) == ["broker-0", "worker-0", "worker-1"]
+    for one in last.values():
+        check(f"stats-{one['role']}", one)
     assert all(2 <= count <= 5 for count in seconds.values())
     broker, metrics = last["broker-0"], last["broker-0"]["metrics"]
     assert broker["role"] == "broker" and broker["table"]["version"] > 0
@@ -174,6 +194,7 @@ def test_ops_statistics_move_under_load(stage, nats, load):
     assert 50 < latency["count"] < 10 * load.requests
     workers = [last["worker-0"], last["worker-1"]]
     assert [one["leader"] for one in workers].count(True) == 1
+    assert all(one["metrics"]["docket_ctx_lag"] == 0 for one in last.values())
     for name in ("docket_commit_seconds", "docket_commit_group_size"):
         assert all(one["metrics"][name]["p99"] > 0 for one in workers if one["tenants"])
     assert sum(one["tenants"] for one in workers) == TENANTS
@@ -211,6 +232,23 @@ def test_ops_holds_are_counted(stage, nats):
             assert held["status"] == "ok" or held["slot_id"]
     after = sum(one["metrics"]["docket_holds"] for one in stats(nats).values() if "share" in one)
     assert after == before + 3
+
+
+def test_ops_a_lost_owner_is_counted(stage, nats):
+    fleet, tenants = stage
+
+    def lost():
+        told = [one["metrics"] for one in stats(nats).values() if one["role"] == "worker"]
+        return sum(one["docket_owner_lost_total"] for one in told), len(told)
+
+    before, _ = lost()
+    ended = fleet.sql(
+        "select pg_terminate_backend (pid) from pg_stat_activity a join tenants t"
+        " on t.database = a.datname where t.client_id = %s and application_name like 'docket/%%'",
+        (tenants[0].client,),
+    )
+    assert ended == [(True,)]
+    wait_until(lambda: lost() == (before + 1, 2), 8, 0)
 
 
 # -- refusals ------------------------------------------------------------------------------------
@@ -263,6 +301,7 @@ def test_ops_refusals_are_told(stage, nats, full):
     assert all(later - earlier > 0.7 for earlier, later in zip(times, times[10:]))
     for message in told:
         one = json.loads(message.data)
+        check("refused", one)
         assert message.subject == f"docket.refused.{full.client}"
         assert one["client_id"] == full.client
         assert one["ticket_type"] == "bronze"
@@ -285,14 +324,21 @@ def tenants_of(nats):
 
 def test_ops_pause_and_resume(stage, nats, load):
     fleet, _ = stage
-    told = answers(nats, "docket.admin.pause", params={"node": "worker-0"}, answers=1)
-    assert told[0]["node"] == "worker-0" and told[0]["share"] == "paused"
+    had = wait_until(lambda: tenants_of(nats).get("worker-0", ("", 0))[1], 5, 0)
+    watcher = Nats(fleet).subscribe("docket.stats.worker.*")
+    told = command(nats, "pause", {"node": "worker-0"})
+    assert told["node"] == "worker-0" and told["share"] == "paused"
     wait_until(lambda: tenants_of(nats).get("worker-0") == ("paused", 0), 10, 0)
-    assert tenants_of(nats)["worker-1"] == ("serving", TENANTS + 1)
-    assert answers(nats, "docket.admin.resume", params={"node": "worker-0"}, answers=1)
+    wait_until(lambda: tenants_of(nats)["worker-1"] == ("serving", TENANTS + 1), 10, 0)
+    assert command(nats, "resume", {"node": "worker-0"})["share"] == "serving"
     wait_until(lambda: tenants_of(nats)["worker-0"][1] > 0, 10, 0)
     load.stop()
     assert not load.failed and load.requests > 100
+    seen = [json.loads(one.data) for one in watcher.messages(0.2)]
+    watcher.close()
+    handed = [one["metrics"]["docket_handoff_seconds"] for one in seen if one["node"] == "worker-0"]
+    assert sum(one["count"] for one in handed) == had
+    assert 0 < max(one["max"] for one in handed) < 5
     rows = fleet.sql("select actor, action, detail->>'node' from audit order by seq desc limit 2")
     assert rows == [("operator", "resume", "worker-0"), ("operator", "pause", "worker-0")]
 
@@ -301,8 +347,7 @@ def test_ops_drain_under_load(stage, nats, load):
     fleet, _ = stage
     pid = fleet.pids()["worker-1"]
     time.sleep(0.5)
-    told = answers(nats, "docket.admin.drain", params={"node": "worker-1"}, answers=1)
-    assert told[0]["share"] == "draining"
+    assert command(nats, "drain", {"node": "worker-1"})["share"] == "draining"
     fleet.restarted("worker-1", pid)  # docket up restarts whatever ends
     wait_until(lambda: tenants_of(nats).get("worker-1", ("", 0))[1] > 0, 10, 0)
     load.stop()
@@ -311,6 +356,57 @@ def test_ops_drain_under_load(stage, nats, load):
     assert rows == [("drain",)]
     assert "left:" in fleet.logs()["worker-1"]
     print(f"{load.requests} requests, 0 failed, slowest {load.slowest_s * 1000:.0f} ms")
+
+
+def test_ops_tenants_are_listed_in_pages(stage, nats):
+    fleet, tenants = stage
+
+    def pages(limit):
+        seen, params = [], {"limit": limit}
+        while True:
+            page = command(nats, "tenants", params)
+            assert len(page["tenants"]) <= limit
+            seen += [one["client_id"] for one in page["tenants"]]
+            if page["cursor"] is None:
+                assert page["count"] == len(seen)
+                return seen
+            params["cursor"] = page["cursor"]
+
+    rows = fleet.sql("select client_id from tenants where state = 'active'")
+    known = sorted(row[0] for row in rows)
+    have = wait_until(lambda: pages(3) == known, 5)
+    assert have and {one.client for one in tenants} <= set(known)
+    assert pages(1000) == known
+    for params in (b"rubbish", {"limit": 0}, {"limit": 1001}, {"limit": "3"}, {"cursor": 1}):
+        got = nats.ask("docket.admin.tenants", params=params, answers=1)
+        assert got[0].headers["Nats-Service-Error-Code"] == "400"
+
+
+def test_ops_a_tenant_and_its_owner(stage, nats):
+    fleet, tenants = stage
+    client = tenants[0].client
+    one = command(nats, "tenant", {"client_id": client})
+    assert one["client_id"] == client and one["resolvers"] == 4 and not one["suspended"]
+    assert one["classes"]["gold"] == {"level_minutes": 120, "limit_permille": 1000}
+    told = fleet.sql("select database from tenants where client_id = %s", (client,))
+    assert one["database"] == told[0][0]
+    info = answers(nats, "$SRV.INFO.docket-worker", answers=2)
+    assert one["owner"] in {worker["metadata"]["incarnation"] for worker in info}
+    for params, code in (({}, "400"), ({"client_id": "cl_no"}, "400")):
+        got = nats.ask("docket.admin.tenant", params=params, answers=1)
+        assert got[0].headers["Nats-Service-Error-Code"] == code
+
+
+def test_ops_the_table(stage, nats):
+    info = answers(nats, "$SRV.INFO.docket-worker", answers=2)
+    alive = {worker["metadata"]["incarnation"] for worker in info}
+
+    def settled():
+        table = command(nats, "table")
+        return {one["incarnation"]: one["vshards"] for one in table["members"]}
+
+    shares = wait_until(lambda: (got := settled()).keys() == alive and got, 10)
+    assert sum(shares.values()) == 4096 and min(shares.values()) >= 2000
 
 
 # -- NATS is away --------------------------------------------------------------------------------
@@ -329,17 +425,21 @@ def test_ops_without_nats_nothing_waits(stage, full):
         dropped = sum(one["metrics"]["docket_refused_dropped_total"] for one in told)
         return dropped + 1 if len(told) == 2 else None  # 0 would not end the waiting
 
-    before = counted()
+    before, slowest_s = counted(), 0
+    conf = os.path.join(fleet.data_folder, "nats.conf")
     producer = Producer(fleet.public)
+    os.rename(conf, conf + ".away")
     pid = fleet.kill("nats-0", signal.SIGSTOP)
     begun = time.monotonic()
-    while time.monotonic() - begun < 1:
-        assert ask_many(producer, full, 16)
-    slow = time.monotonic()
-    fleet.signal_pid(pid, signal.SIGKILL)
-    assert len(ask_many(producer, full, 64)) == 64
-    assert time.monotonic() - slow < 2
+    while time.monotonic() - begun < 2.5:
+        if time.monotonic() - begun > 1:
+            fleet.signal_pid(pid, signal.SIGKILL)
+        asked = time.monotonic()
+        assert len(ask_many(producer, full, 16)) >= 15  # a minute may come and end one ticket
+        slowest_s = max(slowest_s, time.monotonic() - asked)
     producer.close()
+    assert slowest_s < 1
+    os.rename(conf + ".away", conf)
     fleet.restarted("nats-0", pid)
     wait_until(lambda: (counted() or 0) > before, 15, 0)
 

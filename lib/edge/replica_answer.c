@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/edge/context_json.h"
+#include "lib/edge/replica_answer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -52,60 +52,71 @@ static json_t *s_classes(const dkt_settings_t *settings)
     return classes;
 }
 
+static bool s_table(dkt_replica_t *replica, dkt_table_t *table)
+{
+    bool any = dkt_context_table(dkt_replica_lock(replica), table);
+    dkt_replica_unlock(replica);
+    return any;
+}
+
 /* Null: nobody, or no table yet. */
-static json_t *s_owner(const dkt_context_t *context, uint16_t vshard)
+static json_t *s_owner(dkt_replica_t *replica, uint16_t vshard)
 {
     dkt_table_t table;
-    if (!dkt_context_table(context, &table) || table.owner[vshard] >= table.member_count) {
+    if (!s_table(replica, &table) || table.owner[vshard] >= table.member_count) {
         return json_null();
     }
     return s_incarnation(&table.members[table.owner[vshard]]);
 }
 
-static void s_put_version(json_t *root, const dkt_context_t *context)
+/* How much of the truth this replica has, so that two answers can be compared. */
+static void s_put_version(json_t *root, dkt_replica_t *replica)
 {
-    dkt_context_info_t info;
-    dkt_context_info(context, &info);
-    json_object_set_new(
-        root, "context",
-        json_pack("{s:s, s:I, s:I, s:I}", "state", dkt_context_state_name(info.state), "epoch",
-                  (json_int_t)info.version.epoch, "seq", (json_int_t)info.version.seq, "records",
-                  (json_int_t)info.records));
+    json_object_set_new(root, "ctx", dkt_replica_json(replica));
+}
+
+/* The first record behind that id. The lock is held for one record at a time: a page may be long,
+ * and whoever routes requests reads here too. */
+static bool s_next(dkt_replica_t *replica, const char *after, dkt_context_record_t *record)
+{
+    const dkt_context_t *context = dkt_replica_lock(replica);
+    bool any = dkt_context_at(context, dkt_context_after(context, after), record);
+    dkt_replica_unlock(replica);
+    return any;
 }
 
 /* -- answers -- */
 
-void dkt_context_answer_tenants(const dkt_context_t *context, json_t *params,
-                                dkt_srv_reply_t *reply)
+void dkt_replica_answer_tenants(void *replica, json_t *params, dkt_srv_reply_t *reply)
 {
     json_t *limit_param = json_object_get(params, "limit");
     json_t *cursor_param = json_object_get(params, "cursor");
     json_int_t limit = limit_param ? json_integer_value(limit_param) : DKT_LIST_DEFAULT;
-    if (!params || (cursor_param && !json_is_string(cursor_param)) || limit < 1 ||
-        limit > DKT_LIST_MAX) {
+    const char *cursor = cursor_param ? json_string_value(cursor_param) : "";
+    if (!params || !cursor || limit < 1 || limit > DKT_LIST_MAX) {
         dkt_srv_fail(reply, DKT_SRV_BAD_REQUEST,
                      "{\"cursor\": client_id, \"limit\": 1 .. %d}, both optional", DKT_LIST_MAX);
         return;
     }
-    const char *cursor = cursor_param ? json_string_value(cursor_param) : "";
     dkt_context_info_t info;
     dkt_context_record_t record;
     dkt_id_text_t last;
     json_t *tenants = json_array();
-    dkt_context_info(context, &info);
-    uint32_t at = dkt_context_after(context, cursor);
-    for (; limit > 0 && dkt_context_at(context, at, &record); at++, limit--) {
+    while (limit > 0 && s_next(replica, cursor, &record)) {
         dkt_client_text(&record.client, &last);
         json_array_append_new(tenants, s_brief(&record));
+        cursor = last.text;
+        limit--;
     }
-    bool more = at < info.records && json_array_size(tenants) > 0;
+    bool more = limit == 0 && s_next(replica, cursor, &record);
+    dkt_replica_info(replica, &info);
     reply->body =
         json_pack("{s:o, s:I, s:o}", "tenants", tenants, "count", (json_int_t)info.records,
-                  "cursor", more ? json_string(last.text) : json_null());
-    s_put_version(reply->body, context);
+                  "cursor", more ? json_string(cursor) : json_null());
+    s_put_version(reply->body, replica);
 }
 
-void dkt_context_answer_tenant(const dkt_context_t *context, json_t *params, dkt_srv_reply_t *reply)
+void dkt_replica_answer_tenant(void *replica, json_t *params, dkt_srv_reply_t *reply)
 {
     const char *text = dkt_srv_text(params, "client_id");
     dkt_context_record_t record;
@@ -114,7 +125,7 @@ void dkt_context_answer_tenant(const dkt_context_t *context, json_t *params, dkt
         dkt_srv_fail(reply, DKT_SRV_BAD_REQUEST, "which tenant? {\"client_id\": \"cl_..\"}");
         return;
     }
-    if (!dkt_context_find(context, &client, &record)) {
+    if (!dkt_replica_find(replica, &client, &record)) {
         dkt_srv_fail(reply, DKT_SRV_NOT_FOUND, "this replica has no tenant %s", text);
         return;
     }
@@ -128,17 +139,17 @@ void dkt_context_answer_tenant(const dkt_context_t *context, json_t *params, dkt
     s_put_number(root, "revision", (int64_t)record.revision);
     json_object_set_new(root, "rebooking", json_boolean(record.settings.rebooking));
     json_object_set_new(root, "classes", s_classes(&record.settings));
-    json_object_set_new(root, "owner", s_owner(context, dkt_client_vshard(&client)));
-    s_put_version(root, context);
+    json_object_set_new(root, "owner", s_owner(replica, dkt_client_vshard(&client)));
+    s_put_version(root, replica);
     reply->body = root;
 }
 
-void dkt_context_answer_table(const dkt_context_t *context, json_t *params, dkt_srv_reply_t *reply)
+void dkt_replica_answer_table(void *replica, json_t *params, dkt_srv_reply_t *reply)
 {
     dkt_table_t table;
     uint32_t shares[DKT_MEMBERS_MAX] = {0}, nobody = 0;
     (void)params;
-    if (!dkt_context_table(context, &table)) {
+    if (!s_table(replica, &table)) {
         dkt_srv_fail(reply, DKT_SRV_UNAVAILABLE, "no table has arrived yet");
         return;
     }
@@ -158,5 +169,17 @@ void dkt_context_answer_table(const dkt_context_t *context, json_t *params, dkt_
     reply->body = json_pack("{s:I, s:I, s:o, s:I}", "epoch", (json_int_t)table.version.epoch,
                             "version", (json_int_t)table.version.version, "members", members,
                             "unowned", (json_int_t)nobody);
-    s_put_version(reply->body, context);
+    s_put_version(reply->body, replica);
+}
+
+/* -- statistics -- */
+
+void dkt_replica_metrics(dkt_replica_t *replica, json_t *metrics)
+{
+    dkt_context_info_t info;
+    dkt_replica_info(replica, &info);
+    s_put_number(metrics, "docket_ctx_lag",
+                 info.head_seq > info.version.seq ? (int64_t)(info.head_seq - info.version.seq)
+                                                  : 0);
+    s_put_number(metrics, "docket_ctx_resync_total", (int64_t)info.swaps);
 }
