@@ -45,7 +45,7 @@ static const char s_usage[] =
     "  --join URI     the control database, postgresql://..\n"
     "  --keys DIR     folder with the fleet's keys\n"
     "  --node NAME    this node's name, at most 23 characters of a-z, 0-9 and -\n"
-    "  --nats URL     where events and statistics are published; without it, nowhere\n"
+    "  --nats URL     where events, statistics and tenant context go; without it, nowhere\n"
     "  --ready-fd N   writes a line to this descriptor when it is ready\n"
     "  --help         this text\n";
 
