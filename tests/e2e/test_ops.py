@@ -328,10 +328,10 @@ def test_ops_pause_and_resume(stage, nats, load):
     watcher = Nats(fleet).subscribe("docket.stats.worker.*")
     told = command(nats, "pause", {"node": "worker-0"})
     assert told["node"] == "worker-0" and told["share"] == "paused"
-    wait_until(lambda: tenants_of(nats).get("worker-0") == ("paused", 0), 10, 0)
-    wait_until(lambda: tenants_of(nats)["worker-1"][1] >= TENANTS, 10, 0)
+    wait_until(lambda: tenants_of(nats).get("worker-0") == ("paused", 0), 20, 0)
+    wait_until(lambda: tenants_of(nats)["worker-1"][1] >= TENANTS, 20, 0)
     assert command(nats, "resume", {"node": "worker-0"})["share"] == "serving"
-    wait_until(lambda: tenants_of(nats)["worker-0"][1] > 0, 10, 0)
+    wait_until(lambda: tenants_of(nats)["worker-0"][1] > 0, 20, 0)
     load.stop()
     assert not load.failed and load.requests > 100
     seen = [json.loads(one.data) for one in watcher.messages(0.2)]
@@ -349,7 +349,7 @@ def test_ops_drain_under_load(stage, nats, load):
     time.sleep(0.5)
     assert command(nats, "drain", {"node": "worker-1"})["share"] == "draining"
     fleet.restarted("worker-1", pid)  # docket up restarts whatever ends
-    wait_until(lambda: tenants_of(nats).get("worker-1", ("", 0))[1] > 0, 10, 0)
+    wait_until(lambda: tenants_of(nats).get("worker-1", ("", 0))[1] > 0, 20, 0)
     load.stop()
     assert not load.failed and load.requests > 100
     rows = fleet.sql("select action from audit where actor = 'operator' order by seq desc limit 1")
