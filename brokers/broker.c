@@ -14,8 +14,8 @@
 #include <sys/resource.h>
 
 #include "brokers/hub.h"
+#include "brokers/join.h"
 #include "lib/core/router.h"
-#include "lib/edge/control.h"
 #include "lib/edge/log.h"
 
 typedef struct {
@@ -26,22 +26,29 @@ typedef struct {
 
 static const char s_usage[] =
     "usage: docket broker --public ADDR --internal ADDR --workers ADDR --keys DIR --node NAME\n"
-    "                     [--join URI] [--ready-fd N] [--insecure-dev]\n"
+    "                     [--join URI] [--nats URL] [--ready-fd N] [--insecure-dev]\n"
     "  --public ADDR    where producers connect, such as tcp://127.0.0.1:7410\n"
     "  --internal ADDR  where services inside the VPN connect (CURVE)\n"
     "  --workers ADDR   where workers connect; loopback only\n"
     "  --keys DIR       the fleet's keys\n"
     "  --node NAME      what ping answers, at most 63 bytes\n"
-    "  --join URI       enter the workers' address in this control database, then forget it\n"
+    "  --join URI       enter the workers' address in this control database as soon as it is\n"
+    "                   there, then forget it\n"
+    "  --nats URL       where tenant context is heard; without it, over the workers only\n"
     "  --ready-fd N     write \"ready\" there when requests can be routed\n"
     "  --insecure-dev   no CURVE on the internal endpoint\n";
 
-static const struct option s_long[] = {
-    {"public", required_argument, NULL, 'p'},   {"internal", required_argument, NULL, 'i'},
-    {"workers", required_argument, NULL, 'w'},  {"keys", required_argument, NULL, 'k'},
-    {"node", required_argument, NULL, 'n'},     {"join", required_argument, NULL, 'j'},
-    {"ready-fd", required_argument, NULL, 'r'}, {"insecure-dev", no_argument, NULL, 'd'},
-    {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0}};
+static const struct option s_long[] = {{"public", required_argument, NULL, 'p'},
+                                       {"internal", required_argument, NULL, 'i'},
+                                       {"workers", required_argument, NULL, 'w'},
+                                       {"keys", required_argument, NULL, 'k'},
+                                       {"node", required_argument, NULL, 'n'},
+                                       {"join", required_argument, NULL, 'j'},
+                                       {"ready-fd", required_argument, NULL, 'r'},
+                                       {"insecure-dev", no_argument, NULL, 'd'},
+                                       {"nats", required_argument, NULL, 'N'},
+                                       {"help", no_argument, NULL, 'h'},
+                                       {NULL, 0, NULL, 0}};
 
 static bool s_parse_fd(const char *text, int *fd)
 {
@@ -72,6 +79,9 @@ static bool s_set(s_options_t *options, int option)
         break;
     case 'j':
         options->join = optarg;
+        break;
+    case 'N':
+        options->hub.nats = optarg;
         break;
     case 'r':
         ok = s_parse_fd(optarg, &options->hub.ready_fd);
@@ -115,34 +125,25 @@ static void s_raise_limits(void)
     }
 }
 
-/* Enters the broker in the control database. The URI has a way to a password in it: it is wiped, so
- * that nothing in this process, which strangers talk to, leads to the database. */
-static dkt_status_t s_join(s_options_t *options, dkt_err_t *err)
-{
-    if (!options->join) {
-        return DKT_OK;
-    }
-    dkt_status_t status = dkt_control_register_broker(options->join, options->hub.node,
-                                                      options->hub.workers_address, err);
-    sodium_memzero(options->join, strlen(options->join));
-    options->join = NULL;
-    return status;
-}
-
 static dkt_status_t s_serve(s_options_t *options, dkt_err_t *err)
 {
-    dkt_status_t status = s_join(options, err);
-    if (status != DKT_OK) {
-        return status;
+    dkt_join_t *join = NULL;
+    if (options->join) {
+        join = dkt_join_new(options->join, options->hub.node, options->hub.workers_address);
+        options->join = NULL;
+        if (!join) {
+            return dkt_fail(err, DKT_INTERNAL, NULL, "no memory, or no thread");
+        }
     }
     dkt_hub_t *hub = dkt_hub_new(&options->hub, err);
-    if (!hub) {
-        return err->status;
+    dkt_status_t status = hub ? DKT_OK : err->status;
+    if (hub) {
+        dkt_log(DKT_LOG_INFO, "public %s internal %s workers %s", options->hub.public_address,
+                options->hub.internal_address, options->hub.workers_address);
+        status = dkt_hub_run(hub, err);
+        dkt_hub_destroy(&hub);
     }
-    dkt_log(DKT_LOG_INFO, "public %s internal %s workers %s", options->hub.public_address,
-            options->hub.internal_address, options->hub.workers_address);
-    status = dkt_hub_run(hub, err);
-    dkt_hub_destroy(&hub);
+    dkt_join_destroy(&join);
     return status;
 }
 

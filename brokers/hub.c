@@ -9,7 +9,10 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "brokers/hub_context.h"
 #include "brokers/hub_socket.h"
+#include "brokers/hub_teller.h"
+#include "lib/edge/bus.h"
 #include "lib/edge/clock.h"
 #include "lib/edge/log.h"
 #include "lib/edge/zap.h"
@@ -19,7 +22,9 @@
 #define S_ROUND_LINK_MESSAGES 64      /* from workers; they are kept until the flush */
 #define S_ROUND_LINK_BYTES    4194304 /* and their bytes */
 #define S_READY_WAIT_MS       20000   /* for the first table, before "ready" is said without one */
+#define S_FIXED_ITEMS         3       /* polled also while it drains: all but clients */
 #define S_DRAIN_MS            1000    /* for what is in flight when the broker ends */
+#define S_US_PER_MS           1000
 
 enum { S_PUBLIC, S_INTERNAL, S_WORKERS, S_SOCKETS };
 
@@ -28,6 +33,9 @@ struct dkt_hub {
     void *context;
     void *sockets[S_SOCKETS];
     dkt_zap_t *zap;
+    dkt_bus_t *bus; /* NULL: no NATS at all */
+    dkt_hub_teller_t *teller;
+    dkt_hub_context_t *tenants;
     int signals;
     dkt_router_t *router;
     bool draining;
@@ -40,7 +48,9 @@ struct dkt_hub {
 
 static dkt_instant_t s_now(void)
 {
-    return (dkt_instant_t){.mono_ms = dkt_clock_mono_ms(), .unix_ms = dkt_clock_unix_ms()};
+    int64_t mono_us = dkt_clock_mono_us();
+    return (dkt_instant_t){
+        .mono_ms = mono_us / S_US_PER_MS, .unix_ms = dkt_clock_unix_ms(), .mono_us = mono_us};
 }
 
 /* -- the router's port ------------------------------------------------------------------------ */
@@ -68,10 +78,30 @@ static const char *s_source(void *ctx)
     return address ? address : "unknown";
 }
 
+static bool s_context(void *ctx, const dkt_link_header_t *header, dkt_r_t *r)
+{
+    dkt_hub_t *self = ctx;
+    return dkt_hub_context_chunk(self->tenants, header, r);
+}
+
 static void s_log(void *ctx, dkt_log_level_t level, const char *text)
 {
     (void)ctx;
     dkt_log(level, "%s", text);
+}
+
+/* -- the replica's port ----------------------------------------------------------------------- */
+
+static bool s_ask(void *ctx, const uint8_t *bytes, size_t len)
+{
+    dkt_hub_t *self = ctx;
+    return dkt_router_ask(self->router, s_now(), bytes, len);
+}
+
+static void s_table(void *ctx, const dkt_table_t *table)
+{
+    dkt_hub_t *self = ctx;
+    dkt_router_offer_table(self->router, s_now(), table);
 }
 
 /* -- receiving -------------------------------------------------------------------------------- */
@@ -199,19 +229,24 @@ static bool s_take_signals(dkt_hub_t *self)
 /* One round: receive, route, send. Sleeps first if the last one received nothing. */
 static bool s_round(dkt_hub_t *self, bool sleep, bool *end)
 {
-    int64_t wait_ms = dkt_router_due_mono_ms(self->router) - dkt_clock_mono_ms();
-    zmq_pollitem_t items[S_SOCKETS + 1] = {{NULL, self->signals, ZMQ_POLLIN, 0},
-                                           {self->sockets[S_WORKERS], 0, ZMQ_POLLIN, 0},
-                                           {self->sockets[S_INTERNAL], 0, ZMQ_POLLIN, 0},
-                                           {self->sockets[S_PUBLIC], 0, ZMQ_POLLIN, 0}};
+    int64_t due_mono_ms = dkt_router_due_mono_ms(self->router);
+    int64_t tenants_mono_ms = dkt_hub_context_due_mono_ms(self->tenants);
+    int64_t wait_ms =
+        (tenants_mono_ms < due_mono_ms ? tenants_mono_ms : due_mono_ms) - dkt_clock_mono_ms();
+    zmq_pollitem_t items[] = {{NULL, self->signals, ZMQ_POLLIN, 0},
+                              {NULL, dkt_hub_context_fd(self->tenants), ZMQ_POLLIN, 0},
+                              {self->sockets[S_WORKERS], 0, ZMQ_POLLIN, 0},
+                              {self->sockets[S_INTERNAL], 0, ZMQ_POLLIN, 0},
+                              {self->sockets[S_PUBLIC], 0, ZMQ_POLLIN, 0}};
     if (sleep && wait_ms > 0) {
-        zmq_poll(items, self->draining ? 2 : S_SOCKETS + 1, wait_ms);
+        zmq_poll(items, self->draining ? S_FIXED_ITEMS : S_FIXED_ITEMS + 2, wait_ms);
     }
     bool received = s_receive_workers(self);
     if (!self->draining) {
         received |= s_receive_clients(self, S_INTERNAL);
         received |= s_receive_clients(self, S_PUBLIC);
     }
+    dkt_hub_context_turn(self->tenants);
     s_flush(self);
     dkt_instant_t now = s_now();
     if (now.mono_ms >= dkt_router_due_mono_ms(self->router)) {
@@ -219,6 +254,9 @@ static bool s_round(dkt_hub_t *self, bool sleep, bool *end)
         *end |= s_take_signals(self);
     } else if (sleep && items[0].revents & ZMQ_POLLIN) {
         *end |= s_take_signals(self);
+    }
+    if (self->teller) {
+        dkt_hub_teller_offer(self->teller, self->router, now.mono_ms);
     }
     s_say_ready(self, now.mono_ms);
     return received;
@@ -296,14 +334,39 @@ static bool s_make_router(dkt_hub_t *self, dkt_err_t *err)
                               .to_client = s_to_client,
                               .to_worker = s_to_worker,
                               .source = s_source,
-                              .log = s_log};
+                              .log = s_log,
+                              .context = s_context};
+    dkt_hub_context_port_t tenants = {.ctx = self, .ask = s_ask, .table = s_table};
     randombytes_buf(&config.incarnation, sizeof config.incarnation);
     randombytes_buf(&config.seed, sizeof config.seed);
     self->router = dkt_router_new(&config, &port, s_now());
-    if (!self->router) {
+    self->tenants = dkt_hub_context_new(&config.incarnation, &tenants);
+    if (!self->router || !self->tenants) {
         (void)dkt_fail(err, DKT_INTERNAL, NULL, "no memory for the router");
     }
-    return self->router != NULL;
+    return self->router && self->tenants;
+}
+
+static bool s_start_bus(dkt_hub_t *self, dkt_err_t *err)
+{
+    const dkt_bus_config_t config = {.url = self->config.nats,
+                                     .keys = self->config.keys,
+                                     .role = "broker",
+                                     .node = self->config.node};
+    if (!config.url) {
+        return true;
+    }
+    self->bus = dkt_bus_new(&config, err);
+    if (!self->bus) {
+        return false;
+    }
+    self->teller =
+        dkt_hub_teller_new(self->bus, dkt_hub_context_replica(self->tenants), self->config.node);
+    if (!self->teller || !dkt_hub_context_listen(self->tenants, self->bus)) {
+        (void)dkt_fail(err, DKT_INTERNAL, NULL, "no memory or thread for what NATS brings");
+        return false;
+    }
+    return true;
 }
 
 dkt_hub_t *dkt_hub_new(const dkt_hub_config_t *config, dkt_err_t *err)
@@ -324,7 +387,7 @@ dkt_hub_t *dkt_hub_new(const dkt_hub_config_t *config, dkt_err_t *err)
     if (self->signals < 0 || !self->context) {
         (void)dkt_fail(err, DKT_INTERNAL, NULL, "cannot start: %s", strerror(errno));
         dkt_hub_destroy(&self);
-    } else if (!s_make_router(self, err) || !s_bind_all(self, err)) {
+    } else if (!s_make_router(self, err) || !s_start_bus(self, err) || !s_bind_all(self, err)) {
         dkt_hub_destroy(&self);
     }
     return self;
@@ -336,6 +399,10 @@ void dkt_hub_destroy(dkt_hub_t **self_p)
     if (!self) {
         return;
     }
+    dkt_hub_teller_stop(self->teller);
+    dkt_bus_destroy(&self->bus);
+    dkt_hub_teller_destroy(&self->teller);
+    dkt_hub_context_destroy(&self->tenants);
     for (int i = 0; i < S_SOCKETS; i++) {
         if (self->sockets[i]) {
             zmq_close(self->sockets[i]);

@@ -18,6 +18,7 @@ typedef struct {
     const char *public_address, *internal_address, *workers_address;
     const char *keys; /* folder */
     const char *node;
+    const char *nats;  /* URL; NULL: none */
     int ready_fd;      /* "ready\n" goes there; -1: nowhere */
     bool insecure_dev; /* no CURVE on the internal endpoint */
 } dkt_hub_config_t;

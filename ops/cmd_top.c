@@ -12,6 +12,7 @@
 
 #include "ops/commands.h"
 #include "ops/nats_client.h"
+#include "ops/top_view.h"
 
 #define S_SUBJECT   "docket.stats.>"
 #define S_GATHER_MS 1300 /* each tells once a second */
@@ -19,22 +20,26 @@
 #define S_NODES_MAX 256
 #define S_NEXT_MS   100
 #define S_KEY_MAX   128
-#define S_MS_PER_S  1000.0
-#define S_US_PER_MS 1000.0
+#define S_SHOW_MS   1000
 
 static const char s_usage[] = "usage: docket top [OPTIONS]\n"
                               "\n"
-                              "Shows what every worker does, once a second.\n"
+                              "Shows what every broker and worker does, once a second.\n"
                               "  --once          one look, then end\n"
                               "  --json          an array of what each tells about itself\n"
-                              "  --nats URL      default DOCKET_NATS, then nats://127.0.0.1:7412\n"
+                              "  --endpoint URL  NATS; default DOCKET_NATS, then\n"
+                              "                  nats://127.0.0.1:7412 (--nats is the same)\n"
                               "  --keys DIR      the fleet's keys; default DOCKET_KEYS\n"
-                              "  --help          this text\n";
+                              "  --help          this text\n"
+                              "\n"
+                              "Latencies are those of the last second: of brokers from receipt to\n"
+                              "answer, of workers (c.) of one commit. `group` is requests in a\n"
+                              "commit, `lag s` the age of the oldest event that is not on NATS.\n";
 
 typedef struct {
     char key[S_KEY_MAX]; /* role.node */
     json_t *now, *before;
-    int64_t now_ms, before_ms;
+    int64_t now_ms;
 } s_node_t;
 
 typedef struct {
@@ -74,7 +79,6 @@ static void s_take(s_top_t *self, natsMsg *message)
     }
     json_decref(node->before);
     node->before = node->now;
-    node->before_ms = node->now_ms;
     node->now = stats;
     node->now_ms = nats_Now();
 }
@@ -101,19 +105,6 @@ static int s_compare(const void *a, const void *b)
 
 /* -- showing -- */
 
-static json_int_t s_number(json_t *stats, const char *key)
-{
-    return json_integer_value(json_object_get(stats, key));
-}
-
-static double s_rate(const s_node_t *node, const char *key)
-{
-    double seconds = (double)(node->now_ms - node->before_ms) / S_MS_PER_S;
-    return node->before && seconds > 0
-               ? (double)(s_number(node->now, key) - s_number(node->before, key)) / seconds
-               : 0;
-}
-
 static void s_show_json(const s_top_t *self)
 {
     json_t *all = json_array();
@@ -128,23 +119,18 @@ static void s_show_json(const s_top_t *self)
 
 static void s_show_text(const s_top_t *self)
 {
-    if (!self->once && isatty(STDOUT_FILENO)) {
-        fputs("\033[H\033[2J", stdout);
-    }
-    printf("%-28s %8s %8s %8s %6s %9s %9s %9s %8s\n", "NODE", "TENANTS", "REQ/s", "COMMIT/s",
-           "OPEN", "p50 ms", "p99 ms", "EVENTS", "UNSENT");
+    static dkt_top_node_t nodes[S_NODES_MAX];
+    bool terminal = isatty(STDOUT_FILENO);
     for (uint32_t i = 0; i < self->count; i++) {
         const s_node_t *node = &self->nodes[i];
-        json_t *commit = json_object_get(node->now, "commit_us");
-        json_t *relay = json_object_get(node->now, "relay");
-        printf("%-28s %8lld %8.0f %8.0f %6lld %9.1f %9.1f %9lld %8lld%s\n", node->key,
-               (long long)s_number(node->now, "tenants"), s_rate(node, "requests"),
-               s_rate(node, "commits"), (long long)s_number(node->now, "open"),
-               (double)s_number(commit, "p50") / S_US_PER_MS,
-               (double)s_number(commit, "p99") / S_US_PER_MS,
-               (long long)s_number(relay, "published"), (long long)s_number(relay, "lag_rows"),
-               json_is_true(json_object_get(node->now, "leader")) ? "  leader" : "");
+        const char *dot = strchr(node->key, '.');
+        nodes[i] = (dkt_top_node_t){
+            .node = dot ? dot + 1 : node->key, .now = node->now, .before = node->before};
     }
+    if (!self->once && terminal) {
+        fputs("\033[H\033[2J", stdout);
+    }
+    dkt_top_show(nodes, self->count, terminal);
 }
 
 static int s_run(s_top_t *self, natsConnection *connection)
@@ -168,7 +154,7 @@ static int s_run(s_top_t *self, natsConnection *connection)
         if (nats_Now() < show_ms) {
             continue;
         }
-        show_ms = nats_Now() + (int64_t)S_MS_PER_S;
+        show_ms = nats_Now() + S_SHOW_MS;
         s_forget(self);
         qsort(self->nodes, self->count, sizeof *self->nodes, s_compare);
         (self->json ? s_show_json : s_show_text)(self);
@@ -185,9 +171,13 @@ static int s_run(s_top_t *self, natsConnection *connection)
 int dkt_top_main(int argc, char **argv)
 {
     static const struct option rows[] = {
-        {"once", no_argument, NULL, 'o'},       {"json", no_argument, NULL, 'j'},
-        {"nats", required_argument, NULL, 'n'}, {"keys", required_argument, NULL, 'k'},
-        {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0},
+        {"once", no_argument, NULL, 'o'},
+        {"json", no_argument, NULL, 'j'},
+        {"nats", required_argument, NULL, 'n'},
+        {"keys", required_argument, NULL, 'k'},
+        {"endpoint", required_argument, NULL, 'n'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     static s_top_t self;
     int letter;

@@ -111,7 +111,9 @@ static int s_args_node(const dkt_up_t *up, const dkt_up_child_t *child, dkt_up_s
                                 "--join",     s_texts[0],
                                 "--keys",     s_texts[1],
                                 "--node",     child->name,
-                                "--ready-fd", s_texts[2]};
+                                "--ready-fd", s_texts[2],
+                                "--nats",     s_texts[3]};
+    snprintf(s_texts[3], sizeof s_texts[3], "nats://127.0.0.1:%d", s_port(up, S_OFFSET_NATS));
     int count = (int)(sizeof args / sizeof args[0]);
     memcpy(spec->args, args, sizeof args);
     return count;
@@ -119,10 +121,7 @@ static int s_args_node(const dkt_up_t *up, const dkt_up_child_t *child, dkt_up_s
 
 static void s_args_worker(const dkt_up_t *up, const dkt_up_child_t *child, dkt_up_spec_t *spec)
 {
-    int count = s_args_node(up, child, spec);
-    snprintf(s_texts[3], sizeof s_texts[3], "nats://127.0.0.1:%d", s_port(up, S_OFFSET_NATS));
-    spec->args[count++] = "--nats";
-    spec->args[count++] = s_texts[3];
+    (void)s_args_node(up, child, spec);
 }
 
 static void s_args_broker(const dkt_up_t *up, const dkt_up_child_t *child, dkt_up_spec_t *spec)
@@ -133,7 +132,7 @@ static void s_args_broker(const dkt_up_t *up, const dkt_up_child_t *child, dkt_u
     } sides[] = {{"--public", 0}, {"--internal", 1}, {"--workers", S_OFFSET_WORKERS}};
     int count = s_args_node(up, child, spec);
     for (int i = 0; i < 3; i++) {
-        char *text = s_texts[3 + i];
+        char *text = s_texts[4 + i];
         snprintf(text, sizeof s_texts[0], "tcp://127.0.0.1:%d",
                  s_port(up, child->index * S_PORT_STEP + sides[i].offset));
         spec->args[count++] = sides[i].option;
@@ -310,20 +309,23 @@ dkt_status_t dkt_up_bootstrap(dkt_up_t *up, dkt_err_t *err)
 
 /* -- NATS -------------------------------------------------------------------------------------- */
 
-/* Who may say and hear what. Workers write the streams; brokers and operators read them. */
+/* Who may say and hear what. Workers write the streams, operators read them; a broker hears tenant
+ * context and what operators ask, and answers. */
 #define S_NATS_READ_API                                                                            \
     "\"$JS.API.INFO\", \"$JS.API.STREAM.NAMES\", \"$JS.API.STREAM.LIST\", "                        \
     "\"$JS.API.STREAM.INFO.*\", \"$JS.API.STREAM.MSG.GET.*\", \"$JS.API.DIRECT.GET.>\", "          \
     "\"$JS.API.CONSUMER.>\", \"$JS.ACK.>\", \"$JS.FC.>\", \"_INBOX.>\""
+#define S_NATS_HEAR_ALL "\"docket.>\", \"$SRV.>\", \"_INBOX.>\""
 
 static const struct {
     const char *role;
-    const char *publish;
+    const char *publish, *subscribe;
 } s_nats_users[] = {
-    {"worker", "\"docket.>\", \"$JS.API.>\", \"$JS.ACK.>\", \"$JS.FC.>\", \"$SRV.>\", "
-               "\"_INBOX.>\""},
-    {"broker", "\"docket.stats.broker.>\", " S_NATS_READ_API},
-    {"ops", "\"docket.admin.>\", \"$SRV.>\", " S_NATS_READ_API},
+    {"worker", "\"docket.>\", \"$JS.API.>\", \"$JS.ACK.>\", \"$JS.FC.>\", \"$SRV.>\", \"_INBOX.>\"",
+     S_NATS_HEAR_ALL},
+    {"broker", "\"docket.stats.broker.*\", \"_INBOX.>\"",
+     "\"docket.ctx.>\", \"docket.admin.>\", \"$SRV.>\", \"_INBOX.>\""},
+    {"ops", "\"docket.admin.>\", \"$SRV.>\", " S_NATS_READ_API, S_NATS_HEAR_ALL},
 };
 
 static const char s_nats_head[] =
@@ -337,10 +339,9 @@ static const char s_nats_head[] =
     "logtime: true\n"
     "accounts { DOCKET { jetstream: enabled, users: [\n";
 
-static const char s_nats_user[] =
-    "  { nkey: %s, permissions: {\n"
-    "      publish: { allow: [%s] },\n"
-    "      subscribe: { allow: [\"docket.>\", \"$SRV.>\", \"_INBOX.>\"] } } }\n";
+static const char s_nats_user[] = "  { nkey: %s, permissions: {\n"
+                                  "      publish: { allow: [%s] },\n"
+                                  "      subscribe: { allow: [%s] } } }\n";
 
 dkt_status_t dkt_up_nats_configure(const dkt_up_t *up, dkt_err_t *err)
 {
@@ -356,7 +357,7 @@ dkt_status_t dkt_up_nats_configure(const dkt_up_t *up, dkt_err_t *err)
             return status;
         }
         len += snprintf(text + len, sizeof text - (size_t)len, s_nats_user, public_key,
-                        s_nats_users[i].publish);
+                        s_nats_users[i].publish, s_nats_users[i].subscribe);
     }
     snprintf(text + len, sizeof text - (size_t)len, "] } }\n");
     return dkt_up_file_write(up, "nats.conf", text, err);

@@ -195,6 +195,19 @@ static dkt_status_t s_set(dkt_accounts_t *self, dkt_work_mail_t *work, const dkt
     return DKT_OK;
 }
 
+/* The control database cannot say: does the replica know? */
+static bool s_is_known(dkt_accounts_t *self, const dkt_work_mail_t *work,
+                       const dkt_request_t *request, dkt_w_t *w)
+{
+    if (!self->env->replica || work->work.method == DKT_METHOD_SET_TENANT) {
+        return false;
+    }
+    *w = dkt_w_init(self->answer, S_ANSWER_BYTES_MAX);
+    return work->work.method == DKT_METHOD_GET_TENANT
+               ? dkt_accounts_get_known(self->env->replica, &work->client, work->msgid, w)
+               : dkt_accounts_list_known(self->env->replica, request, w);
+}
+
 static void s_tenant(dkt_accounts_t *self, dkt_work_mail_t *work)
 {
     dkt_request_t request;
@@ -221,7 +234,10 @@ static void s_tenant(dkt_accounts_t *self, dkt_work_mail_t *work)
                      ? dkt_accounts_get(self->conn, &request, &w, &err)
                      : dkt_accounts_list(self->conn, &request, &w, &err);
     }
-    if (status == DKT_OK) {
+    /* INTERNAL is what a session says that was ended under the statement. */
+    bool gone = status == DKT_UNAVAILABLE ||
+                (status == DKT_INTERNAL && PQstatus(self->conn) != CONNECTION_OK);
+    if (status == DKT_OK || (gone && s_is_known(self, work, &request, &w))) {
         s_answer(self, work, &w);
     } else {
         s_fail(self, work, &err);

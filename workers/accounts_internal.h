@@ -9,6 +9,7 @@
 #include <libpq-fe.h>
 
 #include "lib/core/proto.h"
+#include "lib/edge/replica.h"
 #include "workers/accounts.h"
 
 /* These write the whole answer, or return why they cannot. */
@@ -16,6 +17,11 @@ DKT_CHECKED dkt_status_t dkt_accounts_get(PGconn *conn, const dkt_request_t *req
                                           dkt_err_t *err);
 DKT_CHECKED dkt_status_t dkt_accounts_list(PGconn *conn, const dkt_request_t *request, dkt_w_t *w,
                                            dkt_err_t *err);
+
+/* The same out of the replica. False: that does not know. */
+bool dkt_accounts_get_known(dkt_replica_t *replica, const dkt_client_t *client, uint32_t msgid,
+                            dkt_w_t *w);
+bool dkt_accounts_list_known(dkt_replica_t *replica, const dkt_request_t *request, dkt_w_t *w);
 
 /* Directory, feed and audit in one transaction. */
 DKT_CHECKED dkt_status_t dkt_accounts_suspend(PGconn *conn, const dkt_client_t *client,

@@ -13,6 +13,7 @@
 #include "lib/edge/clock.h"
 #include "lib/edge/control.h"
 #include "lib/edge/log.h"
+#include "workers/admin.h"
 
 #define S_RECONNECT_BASE_MS 50
 #define S_RECONNECT_CAP_MS  500
@@ -36,7 +37,7 @@ static const char s_poll_sql[] =
     "     and database = (select oid from pg_database where datname = current_database ()))"
     " select one.epoch, one.version, one.gained, one.brokers, w.incarnation,"
     "        coalesce (b.beat, 0), w.lock_key in (select key from held), w.leaving,"
-    "        w.dead_at is not null, w.incarnation = one.leader, one.deleting"
+    "        w.dead_at is not null, w.incarnation = one.leader, one.deleting, w.node"
     "   from one left join workers w on true"
     "   left join worker_beats b on b.incarnation = w.incarnation"
     " order by w.dead_at nulls first"; /* no number of dead ones hides one that lives */
@@ -51,7 +52,8 @@ enum {
     S_LEAVING,
     S_DEAD,
     S_LEADS,
-    S_DELETING
+    S_DELETING,
+    S_NODE
 };
 
 void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_TEXT_BYTES])
@@ -111,7 +113,7 @@ static dkt_status_t s_register(dkt_directory_t *self, dkt_err_t *err)
         return status;
     }
     const char *row[] = {self->incarnation, self->env->node, self->lock_key,
-                         self->leaving ? "true" : "false"};
+                         self->leaving || self->paused ? "true" : "false"};
     status = dkt_control_exec(self->conn,
                               "insert into workers (incarnation, node, lock_key, leaving)"
                               " values ($1, $2, $3, $4)"
@@ -215,6 +217,20 @@ static uint32_t s_read_workers(const PGresult *result, dkt_worker_seen_t seen[DK
     return count;
 }
 
+/* For the leader's answers to operators: whoever is dead is not there. */
+static void s_note_nodes(dkt_directory_t *self, const PGresult *result)
+{
+    char names[DKT_MEMBERS_MAX][DKT_NODE_NAME_BYTES_MAX];
+    uint32_t count = 0;
+    for (int i = 0; i < PQntuples(result) && count < DKT_MEMBERS_MAX; i++) {
+        if (dkt_directory_is_true(result, i, S_HELD) &&
+            PQgetlength(result, i, S_NODE) < DKT_NODE_NAME_BYTES_MAX) {
+            snprintf(names[count++], DKT_NODE_NAME_BYTES_MAX, "%s", PQgetvalue(result, i, S_NODE));
+        }
+    }
+    dkt_admin_nodes(&self->env->nodes, count, names);
+}
+
 static dkt_status_t s_use_poll(dkt_directory_t *self, const PGresult *result, dkt_err_t *err)
 {
     dkt_table_version_t version = {s_number(result, 0, S_EPOCH), s_number(result, 0, S_VERSION)};
@@ -280,6 +296,7 @@ static void s_poll(dkt_directory_t *self)
     dkt_worker_seen_t seen[DKT_MEMBERS_MAX];
     uint32_t count = s_read_workers(result, seen);
     dkt_watch_poll(&self->watch, began_mono_ms, seen, count);
+    s_note_nodes(self, result);
     dkt_status_t status = s_use_poll(self, result, &err);
     if (status == DKT_OK && !self->leading) {
         status = s_depose(self, result, seen, count, &err);
@@ -382,6 +399,28 @@ static void s_leave(dkt_directory_t *self)
     }
 }
 
+/* An operator has spoken. Should the session break first, s_register says it again; only the
+ * audit's row is lost then, and the log has it. */
+static void s_share(dkt_directory_t *self, dkt_share_t share)
+{
+    static const char *const verbs[] = {
+        [DKT_SHARE_TAKEN] = "resume", [DKT_SHARE_PAUSED] = "pause", [DKT_SHARE_DRAINING] = "drain"};
+    dkt_err_t err;
+    self->paused = share != DKT_SHARE_TAKEN;
+    self->next_poll_mono_ms = 0;
+    const char *params[] = {self->incarnation, self->leaving || self->paused ? "true" : "false",
+                            verbs[share], self->env->node};
+    if (self->conn &&
+        dkt_control_exec(self->conn,
+                         "with share as (update workers set leaving = $2::boolean"
+                         " where incarnation = $1)"
+                         " select audit_append ('operator', $3, null,"
+                         " jsonb_build_object ('node', $4::text, 'incarnation', $1::text))",
+                         4, params, &err) != DKT_OK) {
+        s_close(self, err.text);
+    }
+}
+
 static void s_wake(dkt_directory_t *self)
 {
     dkt_err_t err;
@@ -437,6 +476,8 @@ static bool s_take(dkt_directory_t *self, dkt_mail_t *mail)
                 self->next_poll_mono_ms = 0;
             } else if (mail->kind == DKT_MAIL_LEAVE) {
                 s_leave(self);
+            } else if (mail->kind == DKT_MAIL_SHARE) {
+                s_share(self, ((const dkt_share_mail_t *)mail)->share);
             } else {
                 assert(mail->kind == DKT_MAIL_STOP);
                 running = false;

@@ -25,7 +25,8 @@ struct dkt_directory {
     uint32_t connect_failures;
     uint32_t polls;
     bool leading;           /* this session has the leader's lock and has raised the epoch */
-    bool leaving;           /* wants no share */
+    bool leaving;           /* wants no share: it ends */
+    bool paused;            /* wants none: an operator said so */
     uint64_t epoch;         /* of the leader's guard, while leading */
     dkt_watch_t watch;      /* of this session */
     dkt_table_t table;      /* newest one read */
@@ -50,7 +51,8 @@ bool dkt_directory_is_true(const PGresult *result, int row, int column);
 #define DKT_LOOKUPS_MAX 256 /* in one statement */
 
 /* Answers a list of at most DKT_LOOKUPS_MAX lookups; takes them. Without a session, and if this
- * fails, the answer is UNAVAILABLE, and a session that failed is the caller's to close. */
+ * fails, the answer is the replica's, or UNAVAILABLE, and a session that failed is the caller's to
+ * close. */
 DKT_CHECKED dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list,
                                                dkt_err_t *err);
 

@@ -87,10 +87,11 @@ static dkt_status_t s_write_table(dkt_directory_t *self, const dkt_table_t *tabl
     const char *params[] = {epoch, version, hex};
     PGresult *result = dkt_control_run(
         self->conn,
-        "with guard as (select from leader where epoch = $1 for share)"
-        " update vshards v set epoch = $1, version = $2, body = decode ($3, 'hex') from guard"
-        " where (v.epoch, v.version) < ($1, $2)"
-        " returning pg_notify ('" DKT_DIRECTORY_CHANNEL "', '')",
+        "with guard as (select from leader where epoch = $1 for share),"
+        " done as (update vshards v set epoch = $1, version = $2, body = decode ($3, 'hex')"
+        "   from guard where (v.epoch, v.version) < ($1, $2) returning v.epoch, v.version)"
+        " select pg_notify ('" DKT_DIRECTORY_CHANNEL "', ''),"
+        "        feed_append (jsonb_build_object ('table', to_jsonb (done))) from done",
         3, params, err);
     if (!result) {
         return err->status;

@@ -41,6 +41,24 @@ static void s_fill_homes(const PGresult *result, dkt_mail_t *list)
     }
 }
 
+/* The control database is gone: what the replica has of the tenant is good enough to find it, and
+ * its own database decides who may own it. It is not marked in the table wake: that is asked for
+ * later. Who is not in the replica may exist all the same. */
+static void s_fill_from_replica(dkt_replica_t *replica, dkt_lookup_mail_t *lookup)
+{
+    dkt_context_record_t record;
+    dkt_home_t *home = &lookup->home;
+    if (!dkt_replica_find(replica, &lookup->client, &record)) {
+        return;
+    }
+    lookup->status = DKT_OK;
+    snprintf(home->host, sizeof home->host, "%s", record.host);
+    snprintf(home->port, sizeof home->port, "%u", record.port);
+    snprintf(home->database, sizeof home->database, "%s", record.database);
+    snprintf(home->sub_domain, sizeof home->sub_domain, "%s", record.sub_domain);
+    home->suspended = record.suspended;
+}
+
 /* Whoever asks is about to activate: what is found is marked in the table wake by the same
  * statement, so before the tenant can answer anything. In the order of the ids, because two workers
  * may do so at once. */
@@ -90,6 +108,9 @@ dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list, dkt_
         }
         s_fill_homes(result, list);
         PQclear(result);
+    }
+    for (dkt_mail_t *mail = list; mail && !result && self->env->replica; mail = mail->next) {
+        s_fill_from_replica(self->env->replica, (dkt_lookup_mail_t *)mail);
     }
     for (dkt_mail_t *mail = list; mail; mail = list) {
         list = mail->next;

@@ -15,6 +15,7 @@ dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, 
 {
     uint64_t seq = work->work.seq;
     uint32_t link = work->work.link;
+    uint8_t method = work->work.method;
     void *room = work;
     if (sizeof(dkt_answer_mail_t) + len > sizeof *work + work->work.len) {
         free(work);
@@ -27,6 +28,7 @@ dkt_answer_mail_t *dkt_answer_mail(dkt_work_mail_t *work, const uint8_t *bytes, 
     answer->mail.kind = DKT_MAIL_ANSWER;
     answer->mail.next = NULL;
     answer->link = link;
+    answer->method = method;
     answer->seq = seq;
     answer->outcome = DKT_OUTCOME_ANSWER;
     answer->len = (uint32_t)len;

@@ -5,6 +5,8 @@
  *
  *          LOOKUP HOLDER REFRESH LEAVE WAKE SETTLE           HASH
  *   node loop  ------------------------------> directory   ------> hasher
+ *      ^ STOP                                   ^ SHARE
+ *   operators' requests, on the bus's thread ---+        actors --REFUSED--> teller --> NATS
  *      ^  |        ACCOUNT TENANT CHANGES
  *      |  +----------------------------------> accounts
  *      |  +--- WORK HASHED RELAY_ASK --------> tenant actors --RELAY_*--> relay
@@ -14,6 +16,7 @@
 #ifndef DKT_WORKERS_MAIL_H
 #define DKT_WORKERS_MAIL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "lib/core/ids.h"
@@ -21,7 +24,10 @@
 #include "lib/core/relay.h"
 #include "lib/core/tenant.h"
 #include "lib/core/token.h"
+#include "lib/edge/bus.h"
 #include "lib/edge/mailbox.h"
+#include "lib/edge/replica.h"
+#include "workers/stats.h"
 
 #define DKT_HOST_BYTES_MAX      256
 #define DKT_PORT_BYTES_MAX      8
@@ -61,6 +67,8 @@ typedef enum {
     DKT_MAIL_RELAY_END,
     DKT_MAIL_RELAY_ACK, /* dkt_relay_ack_mail_t, from the NATS client's thread to the relay */
     DKT_MAIL_RELAY_ASK, /* dkt_relay_ask_mail_t, from the relay through the node loop to an actor */
+    DKT_MAIL_REFUSED,   /* dkt_refused_mail_t, from an actor to the teller */
+    DKT_MAIL_SHARE,     /* dkt_share_mail_t, from an operator to the directory */
 } dkt_mail_kind_t;
 
 /* A request inside a worker. The core sees `work` only; its container is found again from it. */
@@ -87,6 +95,7 @@ typedef struct {
     dkt_mail_t mail;
     uint32_t link;
     uint8_t outcome; /* dkt_link_outcome_t */
+    uint8_t method;  /* dkt_method_t, for the statistics */
     uint64_t seq;
     uint32_t len;
     uint8_t bytes[];
@@ -236,14 +245,35 @@ typedef struct {
     dkt_relay_mark_t marked;
 } dkt_relay_ask_mail_t;
 
-#define DKT_STATS_CELLS 128 /* 4 steps in each power of two of microseconds */
-
-/* Counters of a worker for docket.stats; written by many threads, read once a second. */
+/* A refusal that operators shall see. */
 typedef struct {
-    atomic_ullong requests, activations, commits, commit_us_sum, rows;
-    atomic_uint tenants, open;
-    atomic_uint commit_us[DKT_STATS_CELLS];
-} dkt_worker_stats_t;
+    dkt_mail_t mail;
+    dkt_client_t client;
+    char ticket_type[DKT_CLASS_NAME_BYTES_MAX + 1];
+    const char *reason;  /* static */
+    int64_t earliest_ms; /* 0: unknown */
+} dkt_refused_mail_t;
+
+/* An operator wants this worker to take part, or not. */
+typedef struct {
+    dkt_mail_t mail;
+    dkt_share_t share;
+} dkt_share_mail_t;
+
+/* When the last refusals were told, so that no second has more than DKT_REFUSED_PER_S. */
+typedef struct {
+    atomic_llong closed_until_mono_ms;
+    pthread_mutex_t lock; /* for a few loads and stores */
+    uint32_t next;
+    int64_t told_mono_ms[DKT_REFUSED_PER_S];
+} dkt_refused_window_t;
+
+/* The workers that the directory sees alive. */
+typedef struct {
+    pthread_mutex_t lock;
+    uint32_t count;
+    char names[DKT_MEMBERS_MAX][DKT_NODE_NAME_BYTES_MAX];
+} dkt_nodes_t;
 
 /* What all threads of the process share; set before they start and constant from then on, but for
  * what is atomic. */
@@ -269,6 +299,11 @@ typedef struct {
     atomic_llong relay_stream_ms; /* creation of the stream the relay writes to, 0: NATS is away */
     atomic_uint relay_rows;       /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
     dkt_worker_stats_t stats;
+    dkt_replica_t *replica;    /* tenant context, kept by workers/context.c; NULL in some tests */
+    dkt_bus_t *bus;            /* NULL: no NATS address */
+    dkt_mailbox_t *teller_box; /* NULL: no NATS address */
+    dkt_refused_window_t refused_window;
+    dkt_nodes_t nodes;
 } dkt_env_t;
 
 /* Into a mailbox that is large enough for everything that may be open: a refusal is our bug. */

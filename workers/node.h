@@ -64,6 +64,8 @@ typedef struct dkt_record {
     uint32_t failures; /* in a row */
     uint32_t breaks;   /* in a row: it served, and ended unclean before DKT_STEADY_MS had passed */
     int64_t ready_mono_ms;        /* when it began to serve */
+    int64_t started_mono_us;      /* its actor */
+    int64_t lost_mono_us;         /* CLOSING because it is somebody else's, since then; 0: not so */
     int64_t retry_mono_ms;        /* BACKOFF ends */
     int64_t absent_until_mono_ms; /* the directory does not know it */
     int64_t last_request_mono_ms;
@@ -143,9 +145,15 @@ void dkt_node_close_links(dkt_node_t *self);
 void dkt_node_beat(dkt_node_t *self);
 /* Reads what a link has, up to a bound. */
 void dkt_node_read(dkt_node_t *self, dkt_node_link_t *link);
+/* One message; false: the broker does not take it. */
+bool dkt_node_send(dkt_node_link_t *link, const uint8_t *bytes, size_t len);
 /* Frees the answer. */
 void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer);
 void dkt_node_flush(dkt_node_t *self);
+
+/* -- node_context.c: tenant context for brokers -- */
+
+void dkt_node_context_pull(dkt_node_t *self, dkt_node_link_t *link, const dkt_link_pull_t *pull);
 
 /* -- node_request.c: what to do with a request -- */
 

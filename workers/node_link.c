@@ -121,7 +121,7 @@ void dkt_node_close_links(dkt_node_t *self)
 
 /* -- sending -- */
 
-static bool s_send(dkt_node_link_t *link, const uint8_t *bytes, size_t len)
+bool dkt_node_send(dkt_node_link_t *link, const uint8_t *bytes, size_t len)
 {
     return zmq_send(zsock_resolve(link->sock), bytes, len, ZMQ_DONTWAIT) >= 0;
 }
@@ -133,7 +133,7 @@ static void s_flush_link(dkt_node_t *self, dkt_node_link_t *link)
     }
     dkt_link_finish(&link->w, link->out_count);
     assert(!link->w.failed);
-    if (!s_send(link, link->out, link->w.len)) {
+    if (!dkt_node_send(link, link->out, link->w.len)) {
         /* Not connected: whoever waits asks again through a broker that is. */
         self->counts.dropped_answers += link->out_count;
     }
@@ -144,6 +144,11 @@ void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer)
 {
     assert(self->open_count > 0);
     self->open_count--;
+    if (answer->outcome == DKT_OUTCOME_ANSWER) {
+        uint32_t method = answer->method < DKT_METHOD_COUNT ? answer->method : DKT_METHOD_COUNT;
+        uint32_t ending = dkt_ending_of(answer->bytes, answer->len);
+        atomic_fetch_add_explicit(&self->env->stats.ended[method][ending], 1, memory_order_relaxed);
+    }
     dkt_node_link_t *link = s_link_of(self, answer->link);
     dkt_link_answer_t row = {.seq = answer->seq,
                              .outcome = answer->outcome,
@@ -184,7 +189,7 @@ static void s_push_table(dkt_node_t *self, dkt_node_link_t *link)
     dkt_link_put_table(&w, &self->table);
     dkt_link_finish(&w, 1);
     assert(!w.failed);
-    if (s_send(link, bytes, w.len)) {
+    if (dkt_node_send(link, bytes, w.len)) {
         link->pushed = self->table.version;
         link->pushed_mono_ms = self->now_mono_ms;
     }
@@ -198,7 +203,7 @@ static void s_say_hello(dkt_node_t *self, dkt_node_link_t *link)
     dkt_link_put_node(&w, self->env->node);
     dkt_link_finish(&w, 1);
     assert(!w.failed);
-    (void)s_send(link, bytes, w.len);
+    (void)dkt_node_send(link, bytes, w.len);
     link->hello_mono_ms = self->now_mono_ms + (link->greeted ? DKT_LINK_BEAT_MS : S_HURRY_MS);
 }
 
@@ -244,10 +249,18 @@ static bool s_take_frame(dkt_node_t *self, dkt_node_link_t *link, const uint8_t 
     dkt_r_t r;
     dkt_link_header_t header;
     if (!dkt_link_open(&r, data, len, &header) ||
-        (header.kind != DKT_LINK_WELCOME && header.kind != DKT_LINK_REQUESTS)) {
+        (header.kind != DKT_LINK_WELCOME && header.kind != DKT_LINK_REQUESTS &&
+         header.kind != DKT_LINK_CONTEXT_PULL)) {
         return false;
     }
     s_greet(self, link, &header);
+    if (header.kind == DKT_LINK_CONTEXT_PULL) {
+        dkt_link_pull_t pull;
+        if (!dkt_link_get_pull(&r, &pull)) {
+            return false;
+        }
+        dkt_node_context_pull(self, link, &pull);
+    }
     for (uint16_t i = 0; header.kind == DKT_LINK_REQUESTS && i < header.count; i++) {
         dkt_link_request_t request;
         if (!dkt_link_get_request(&r, &request)) {

@@ -8,6 +8,7 @@
 
 #include <sodium.h>
 
+#include "lib/edge/clock.h"
 #include "lib/edge/log.h"
 #include "workers/node.h"
 
@@ -121,6 +122,8 @@ static void s_start(dkt_node_t *self, dkt_record_t *record)
     self->actor_count++;
     self->counts.activations++;
     record->serial = config.serial;
+    record->started_mono_us = dkt_clock_mono_us();
+    record->lost_mono_us = 0;
     dkt_node_move(self, record, DKT_NODE_STARTING);
     dkt_mail_t *mail = dkt_node_take_pending(self, record);
     while (mail) {
@@ -259,6 +262,7 @@ void dkt_node_ready(dkt_node_t *self, const dkt_actor_mail_t *event)
     assert(record);
     record->failures = 0;
     record->ready_mono_ms = self->now_mono_ms;
+    dkt_meter_add_since(&self->env->stats.activation_us, record->started_mono_us);
     record->wanted = false;
     dkt_node_is_active(self, &record->client);
     record->lock_held_since_mono_ms = 0;
@@ -360,6 +364,12 @@ void dkt_node_ended(dkt_node_t *self, dkt_actor_mail_t *event)
         dkt_log(DKT_LOG_WARN, "%s: ended%s: %s", client.text, event->served ? "" : " unopened",
                 event->text);
     }
+    if (record->lost_mono_us > 0 && event->clean) {
+        dkt_meter_add_since(&self->env->stats.handoff_us, record->lost_mono_us);
+    }
+    if (event->served && !event->clean) {
+        atomic_fetch_add_explicit(&self->env->stats.owner_lost, 1, memory_order_relaxed);
+    }
     s_keep_suspects(self, record, event);
     dkt_node_feed(self); /* what it was to get comes back with the rest of its mailbox */
     dkt_mail_t *mail = dkt_actor_destroy(&record->actor);
@@ -383,6 +393,7 @@ void dkt_node_lose(dkt_node_t *self, dkt_record_t *record)
 {
     record->wanted = false;
     if (record->state == DKT_NODE_STARTING || record->state == DKT_NODE_SERVING) {
+        record->lost_mono_us = dkt_clock_mono_us();
         dkt_node_close(self, record);
     }
     dkt_node_dispose(self, record, dkt_node_moved);

@@ -87,6 +87,12 @@ static void s_sweep(dkt_node_t *self)
     atomic_store(&stats->activations, self->counts.activations);
     atomic_store(&stats->tenants, self->counts_of_state[DKT_NODE_SERVING]);
     atomic_store(&stats->open, self->open_count);
+    atomic_store(&stats->moved, self->counts.moved);
+    atomic_store(&stats->table_epoch, self->table.version.epoch);
+    atomic_store(&stats->table_version, self->table.version.version);
+    for (int i = 0; i < DKT_NODE_STATE_COUNT; i++) {
+        atomic_store(&stats->actors[i], self->counts_of_state[i]);
+    }
 }
 
 void dkt_node_turn(dkt_node_t *self)

@@ -15,12 +15,11 @@
 #include "lib/edge/clock.h"
 #include "lib/edge/log.h"
 #include "workers/relay_wire.h"
-#include "workers/stats.h"
 
 #define S_BUCKETS    4096
 #define S_SLOTS      (4 * DKT_RELAY_OPEN_MAX)
 #define S_IDLE_MS    250
-#define S_STATS_MS   1000
+#define S_STATS_MS   250
 #define S_TEXT_KEEP  65536
 #define S_SILENCE_MS 10000 /* between two log lines about a NATS that is not there */
 
@@ -29,6 +28,10 @@ typedef struct s_tenant {
     LIST_ENTRY(s_tenant) bucket;
     TAILQ_ENTRY(s_tenant) of_busy;
     bool busy; /* in the list: something is unfinished */
+    /* How late it is: when row `behind_seq`, the newest of that moment, was not published yet; 0:
+     * everything was. The oldest unpublished row is at most one such step older. */
+    int64_t behind_mono_ms;
+    uint64_t behind_seq;
     dkt_client_t client;
     uint64_t serial;
     dkt_relay_t relay;
@@ -54,7 +57,6 @@ struct dkt_relay_thread {
     uint32_t open_count; /* of all tenants */
     uint64_t published, rewinds, lag;
     dkt_text_buf_t text;
-    uint32_t stats_last[DKT_STATS_CELLS];
     TAILQ_HEAD(, s_tenant) busy;
     LIST_HEAD(, s_tenant) buckets[S_BUCKETS];
     s_slot_t slots[S_SLOTS];
@@ -83,6 +85,13 @@ static void s_note_busy(dkt_relay_thread_t *self, s_tenant_t *tenant)
         TAILQ_REMOVE(&self->busy, tenant, of_busy);
     }
     tenant->busy = busy;
+    const dkt_relay_t *relay = &tenant->relay;
+    if (dkt_relay_lag(relay) == 0) {
+        tenant->behind_mono_ms = 0;
+    } else if (tenant->behind_mono_ms == 0 || relay->mark.acked_seq >= tenant->behind_seq) {
+        tenant->behind_mono_ms = self->now_mono_ms;
+        tenant->behind_seq = relay->last_seq;
+    }
 }
 
 static void s_forget(dkt_relay_thread_t *self, s_tenant_t *tenant)
@@ -386,33 +395,25 @@ static void s_connect(dkt_relay_thread_t *self)
 
 /* -- statistics -- */
 
-static void s_tell_stats(dkt_relay_thread_t *self)
+static void s_note_stats(dkt_relay_thread_t *self)
 {
-    char subject[DKT_EVENT_SUBJECT_BYTES_MAX];
-    uint64_t lag = 0, busy = 0;
+    dkt_worker_stats_t *stats = &self->env->stats;
+    uint64_t lag_rows = 0, busy = 0;
+    int64_t since_mono_ms = self->now_mono_ms;
     s_tenant_t *tenant;
     TAILQ_FOREACH(tenant, &self->busy, of_busy)
     {
-        lag += dkt_relay_lag(&tenant->relay);
+        lag_rows += dkt_relay_lag(&tenant->relay);
         busy++;
+        if (tenant->behind_mono_ms > 0 && tenant->behind_mono_ms < since_mono_ms) {
+            since_mono_ms = tenant->behind_mono_ms;
+        }
     }
-    json_t *root = dkt_stats_json(&self->env->stats, self->stats_last);
-    json_t *relay =
-        json_pack("{s:I, s:I, s:I, s:I, s:I}", "published", (json_int_t)self->published, "rewinds",
-                  (json_int_t)self->rewinds, "lag_rows", (json_int_t)lag, "busy_tenants",
-                  (json_int_t)busy, "bytes", (json_int_t)atomic_load(&self->env->relay_bytes));
-    json_object_set_new(root, "relay", relay);
-    json_object_set_new(root, "role", json_string("worker"));
-    json_object_set_new(root, "node", json_string(self->env->node));
-    json_object_set_new(root, "leader", json_boolean(atomic_load(&self->env->leader)));
-    json_object_set_new(root, "version", json_string(DKT_VERSION));
-    char *text = json_dumps(root, JSON_COMPACT);
-    snprintf(subject, sizeof subject, "docket.stats.worker.%s", self->env->node);
-    if (text && !dkt_wire_tell(self->wire, subject, text, strlen(text))) {
-        self->broken = true;
-    }
-    free(text);
-    json_decref(root);
+    atomic_store(&stats->published, self->published);
+    atomic_store(&stats->rewinds, self->rewinds);
+    atomic_store(&stats->lag_rows, lag_rows);
+    atomic_store(&stats->busy_tenants, busy);
+    atomic_store(&stats->lag_ms, (uint64_t)(self->now_mono_ms - since_mono_ms));
 }
 
 /* -- the loop -- */
@@ -447,10 +448,10 @@ static void s_turn(dkt_relay_thread_t *self, bool any)
     }
     if (self->connected) {
         s_tick(self);
-        if (self->now_mono_ms >= self->stats_mono_ms) {
-            self->stats_mono_ms = self->now_mono_ms + S_STATS_MS;
-            s_tell_stats(self);
-        }
+    }
+    if (self->now_mono_ms >= self->stats_mono_ms) {
+        self->stats_mono_ms = self->now_mono_ms + S_STATS_MS;
+        s_note_stats(self);
     }
     if (any || (self->connected && !TAILQ_EMPTY(&self->busy))) {
         /* Rows are gathered: one wake-up for many, and a core for those who answer requests. */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The relay of a worker: one thread with the worker's one NATS connection. It publishes the journal
- * of every tenant that is active here (lib/core/relay.h decides what and when) and the worker's
- * statistics once a second. Nobody waits for it; what it cannot keep in memory it reads again
- * through the tenant's actor.
+ * The relay of a worker: one thread with a NATS connection of its own. It publishes the journal of
+ * every tenant that is active here (lib/core/relay.h decides what and when). Nobody waits for it;
+ * what it cannot keep in memory it reads again through the tenant's actor.
  *   mailbox  RELAY_BEGIN, RELAY_ROW, RELAY_READ, RELAY_END of actors; RELAY_ACK of the NATS client
  *   gives    RELAY_ASK to actors, through the node loop
  */

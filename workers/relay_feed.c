@@ -5,7 +5,6 @@
 #include <time.h>
 
 #include "lib/edge/clock.h"
-#include "workers/stats.h"
 
 void dkt_relay_feed_init(dkt_relay_feed_t *self, dkt_env_t *env, const dkt_client_t *client,
                          uint64_t serial)
@@ -38,7 +37,7 @@ void dkt_relay_feed_submit(dkt_relay_feed_t *self, const dkt_batch_t *batch)
     if (batch->kind == DKT_BATCH_COMMIT && self->env->relay_box) {
         self->sent_seq = batch->commit.journal_seq;
         self->sent_events = batch->commit.journal_events;
-        self->sent_us = dkt_stats_mono_us();
+        self->sent_us = dkt_clock_mono_us();
     }
 }
 
@@ -59,7 +58,8 @@ static bool s_fits(dkt_env_t *env)
 static void s_committed(dkt_relay_feed_t *self)
 {
     uint64_t seq = self->sent_seq;
-    dkt_stats_commit(&self->env->stats, dkt_stats_mono_us() - self->sent_us);
+    atomic_fetch_add_explicit(&self->env->stats.commits, 1, memory_order_relaxed);
+    dkt_meter_add_since(&self->env->stats.commit_us, self->sent_us);
     if (seq == 0) {
         return;
     }

@@ -11,7 +11,6 @@
 
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
-#include "workers/srv.h"
 
 #define S_CONNECT_MS     1000
 #define S_API_MS         1000
@@ -33,7 +32,6 @@ struct dkt_wire {
     jsCtx *js;
     natsSubscription *acks;
     natsInbox *inbox;
-    dkt_srv_t srv;
 };
 
 static bool s_good(natsStatus status)
@@ -86,8 +84,7 @@ dkt_wire_t *dkt_wire_new(dkt_env_t *env)
         return NULL;
     }
     self->env = env;
-    dkt_srv_init(&self->srv, "docket-worker", env->node, env->incarnation.bytes);
-    snprintf(name, sizeof name, "docket-worker %s", env->node);
+    snprintf(name, sizeof name, "docket-relay %s", env->node);
     bool good = s_good(natsOptions_Create(&self->options)) &&
                 s_good(natsOptions_SetURL(self->options, env->nats)) &&
                 s_good(natsOptions_SetName(self->options, name)) &&
@@ -108,7 +105,6 @@ dkt_wire_t *dkt_wire_new(dkt_env_t *env)
 
 void dkt_wire_close(dkt_wire_t *self)
 {
-    dkt_srv_close(&self->srv);
     natsSubscription_Destroy(self->acks);
     jsCtx_Destroy(self->js);
     natsConnection_Destroy(self->connection);
@@ -191,9 +187,6 @@ bool dkt_wire_connect(dkt_wire_t *self, dkt_relay_mark_t *stream, char text[DKT_
     if (s_good(status)) {
         status = natsConnection_Subscribe(&self->acks, self->connection, subject, s_on_ack, self);
     }
-    if (s_good(status) && !dkt_srv_listen(&self->srv, self->connection)) {
-        status = NATS_ERR;
-    }
     if (s_good(status) && dkt_wire_stream(self, stream)) {
         return true;
     }
@@ -216,9 +209,4 @@ bool dkt_wire_publish(dkt_wire_t *self, uint64_t token, const char *subject, con
                 s_good(natsConnection_PublishMsg(self->connection, message));
     natsMsg_Destroy(message);
     return good;
-}
-
-bool dkt_wire_tell(dkt_wire_t *self, const char *subject, const char *data, size_t len)
-{
-    return s_good(natsConnection_Publish(self->connection, subject, data, (int)len));
 }

@@ -30,7 +30,5 @@ void dkt_wire_close(dkt_wire_t *self);
  */
 DKT_CHECKED bool dkt_wire_publish(dkt_wire_t *self, uint64_t token, const char *subject,
                                   const char *id, const char *data, size_t len);
-/* Without an acknowledgement. */
-DKT_CHECKED bool dkt_wire_tell(dkt_wire_t *self, const char *subject, const char *data, size_t len);
 
 #endif

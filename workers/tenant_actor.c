@@ -16,6 +16,7 @@
 #include "lib/edge/pgstore.h"
 #include "workers/hasher.h"
 #include "workers/relay_feed.h"
+#include "workers/teller.h"
 
 #define S_TOKEN_TTL_MS      900000
 #define S_MAILBOX_MAX       (2 * DKT_MAILBOX_MAX) /* works, and as many results of hashing */
@@ -35,6 +36,9 @@ struct dkt_actor {
     dkt_pgstore_t *store;
     dkt_relay_feed_t feed;
     dkt_mail_t *out_head, *out_tail; /* answers of this turn */
+    dkt_tenant_counts_t counted;     /* what the worker's statistics have of this tenant */
+    atomic_uint *connections;        /* of its cluster, for the statistics */
+    uint32_t connected;              /* of them, 0 or 1 */
     bool fresh;                      /* something was fed and not flushed */
     bool served;                     /* READY was told */
     bool changed;    /* `changes` has rows that the control database lacks, and nobody was told */
@@ -49,6 +53,13 @@ static void s_port_submit(void *ctx, const dkt_batch_t *batch)
 {
     dkt_actor_t *self = ctx;
     dkt_relay_feed_submit(&self->feed, batch);
+    if (batch->kind == DKT_BATCH_COMMIT) {
+        dkt_tenant_counts_t counts;
+        dkt_tenant_counts(self->core, &counts);
+        dkt_meter_add(&self->config.env->stats.group_size,
+                      counts.group_requests - self->counted.group_requests);
+        self->counted.group_requests = counts.group_requests;
+    }
     dkt_pgstore_submit(self->store, batch);
 }
 
@@ -132,6 +143,13 @@ static void s_port_random(void *ctx, void *bytes, size_t len)
     randombytes_buf(bytes, len);
 }
 
+static void s_port_refused(void *ctx, const char *ticket_type, const char *reason,
+                           int64_t earliest_ms)
+{
+    dkt_actor_t *self = ctx;
+    dkt_teller_refused(self->config.env, &self->config.client, ticket_type, reason, earliest_ms);
+}
+
 static void s_port_changed(void *ctx, const dkt_settings_t *settings)
 {
     (void)settings; /* read from the database, by whoever carries them over */
@@ -196,6 +214,7 @@ static void s_on_result(void *ctx, const dkt_store_result_t *result)
 static void s_on_state(void *ctx, dkt_pgstore_state_t state, const char *text)
 {
     dkt_actor_t *self = ctx;
+    dkt_stats_gauge(self->connections, &self->connected, state == DKT_PGSTORE_READY);
     if (state == DKT_PGSTORE_LOST) {
         snprintf(self->store_text, sizeof self->store_text, "%s", text);
     }
@@ -286,6 +305,17 @@ static void s_note_idle(dkt_actor_t *self, int64_t now_mono_ms)
     }
 }
 
+/* `end`: this tenant has nothing here any more. */
+static void s_note_stats(dkt_actor_t *self, bool end)
+{
+    dkt_worker_stats_t *stats = &self->config.env->stats;
+    dkt_tenant_counts_t counts = {.held = 0};
+    dkt_tenant_counts(self->core, &counts);
+    dkt_stats_gauge(&stats->holds, &self->counted.held, end ? 0 : counts.held);
+    dkt_stats_gauge(&stats->open_tickets, &self->counted.open, end ? 0 : counts.open);
+    dkt_stats_total(&stats->breaches, &self->counted.breached, counts.breached);
+}
+
 /* One turn: wait, take everything that is there, decide once, send what was answered. */
 static void s_turn(dkt_actor_t *self)
 {
@@ -320,6 +350,7 @@ static void s_turn(dkt_actor_t *self)
     s_note_idle(self, dkt_clock_mono_ms());
     s_tell_changed(self);
     s_flush_out(self);
+    s_note_stats(self, false);
     dkt_relay_feed_flush(&self->feed);
 }
 
@@ -331,6 +362,7 @@ static bool s_open(dkt_actor_t *self)
         .give_back = s_port_give_back,
         .hash = s_port_hash,
         .random = s_port_random,
+        .refused = s_port_refused,
         .changed = s_port_changed,
         .log = s_port_log,
     };
@@ -398,7 +430,9 @@ static void s_actor(zsock_t *pipe, void *argument)
             s_step_kind(self, DKT_TEV_LOST);
         }
         s_copy_end(self, ended);
+        s_note_stats(self, true);
     }
+    dkt_stats_gauge(self->connections, &self->connected, 0);
     ended->served = self->served;
     dkt_pgstore_destroy(&self->store);
     s_flush_out(self);
@@ -423,6 +457,8 @@ dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config)
     self->config = *config;
     self->box = box;
     self->ended = ended;
+    self->connections =
+        dkt_stats_cluster(&config->env->stats, config->home.host, config->home.port);
     ended->client = config->client;
     ended->serial = config->serial;
     dkt_relay_feed_init(&self->feed, config->env, &config->client, config->serial);

@@ -20,11 +20,14 @@
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
 #include "workers/accounts.h"
+#include "workers/admin.h"
+#include "workers/context.h"
 #include "workers/directory.h"
 #include "workers/hasher.h"
 #include "workers/node.h"
 #include "workers/pool.h"
 #include "workers/relay.h"
+#include "workers/teller.h"
 
 #define S_EVENTS_MAX        (1 << 20) /* answers that are open, and events of actors */
 #define S_DIRECTORY_BOX_MAX (4 * DKT_NODE_RECORDS_MAX)
@@ -43,7 +46,7 @@ static const char s_usage[] =
     "  --join URI     the control database, postgresql://..\n"
     "  --keys DIR     folder with the fleet's keys\n"
     "  --node NAME    this node's name, at most 23 characters of a-z, 0-9 and -\n"
-    "  --nats URL     where events and statistics are published; without it, nowhere\n"
+    "  --nats URL     where events, statistics and tenant context go; without it, nowhere\n"
     "  --ready-fd N   writes a line to this descriptor when it is ready\n"
     "  --help         this text\n";
 
@@ -59,7 +62,10 @@ typedef struct {
     dkt_accounts_t *accounts;
     dkt_pool_t *pool;
     dkt_relay_thread_t *relay;
+    dkt_teller_t *teller;
+    dkt_admin_t *admin;
     dkt_directory_t *directory;
+    dkt_context_thread_t *context;
 } s_worker_t;
 
 /* -- options -- */
@@ -173,23 +179,42 @@ static bool s_make_boxes(dkt_env_t *env)
     env->directory_box = dkt_mailbox_new(S_DIRECTORY_BOX_MAX);
     env->accounts_box = dkt_mailbox_new(DKT_ACCOUNT_JOBS_MAX);
     env->relay_box = env->nats ? dkt_mailbox_new(S_RELAY_BOX_MAX) : NULL;
+    env->teller_box = env->nats ? dkt_mailbox_new(DKT_REFUSED_BOX_MAX) : NULL;
     return env->node_box && env->hasher_box && env->directory_box && env->accounts_box &&
-           (env->relay_box || !env->nats);
+           ((env->relay_box && env->teller_box) || !env->nats);
+}
+
+/* What operators see and say, over the bus. */
+static bool s_start_bus(s_worker_t *self)
+{
+    dkt_env_t *env = &self->env;
+    const dkt_bus_config_t config = {
+        .url = env->nats, .keys = env->keys, .role = "worker", .node = env->node};
+    dkt_err_t err;
+    env->bus = dkt_bus_new(&config, &err);
+    if (!env->bus) {
+        dkt_log(DKT_LOG_ERROR, "%s", err.text);
+        return false;
+    }
+    self->teller = dkt_teller_new(env);
+    self->admin = dkt_admin_new(env);
+    return self->teller && self->admin;
 }
 
 static bool s_start(s_worker_t *self)
 {
     if (self->env.nats) {
         self->relay = dkt_relay_thread_new(&self->env);
-        if (!self->relay) {
+        if (!self->relay || !s_start_bus(self)) {
             return false;
         }
     }
+    self->context = dkt_context_thread_new(&self->env);
     self->hasher = dkt_hasher_new(&self->env);
     self->accounts = dkt_accounts_new(&self->env);
     self->pool = dkt_pool_new(&self->env);
     self->directory = dkt_directory_new(&self->env);
-    return self->hasher && self->accounts && self->pool && self->directory;
+    return self->context && self->hasher && self->accounts && self->pool && self->directory;
 }
 
 /* What nobody waits for any more. */
@@ -216,19 +241,25 @@ static void s_stop(s_worker_t *self)
 {
     dkt_env_t *env = &self->env;
     atomic_store(&env->stopping, true);
+    dkt_teller_destroy(&self->teller);
+    dkt_context_thread_stop(self->context);
+    dkt_bus_destroy(&env->bus);
+    dkt_admin_destroy(&self->admin);
+    dkt_context_thread_destroy(&self->context);
     dkt_relay_thread_destroy(&self->relay);
     dkt_pool_destroy(&self->pool);
     dkt_accounts_destroy(&self->accounts);
     dkt_hasher_destroy(&self->hasher);
     dkt_directory_destroy(&self->directory);
-    dkt_mailbox_t **boxes[] = {&env->node_box, &env->hasher_box, &env->directory_box,
-                               &env->accounts_box, &env->relay_box};
+    dkt_mailbox_t **boxes[] = {&env->node_box,     &env->hasher_box, &env->directory_box,
+                               &env->accounts_box, &env->relay_box,  &env->teller_box};
     for (size_t i = 0; i < sizeof boxes / sizeof boxes[0]; i++) {
         s_empty(*boxes[i]);
         if (*boxes[i]) {
             dkt_mailbox_destroy(boxes[i]);
         }
     }
+    dkt_replica_destroy(&env->replica);
     sodium_memzero(&self->env, sizeof self->env);
     if (self->signal_fd >= 0) {
         close(self->signal_fd);
@@ -254,8 +285,12 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     self->env.age_ms = s_span_ms(S_AGE_VARIABLE, DKT_AGE_ROUND_MS);
     self->env.nats = options->nats;
     self->env.keys = options->keys;
+    pthread_mutex_init(&self->env.refused_window.lock, NULL);
+    pthread_mutex_init(&self->env.nodes.lock, NULL);
+    pthread_mutex_init(&self->env.stats.clusters_lock, NULL);
     randombytes_buf(self->env.incarnation.bytes, sizeof self->env.incarnation.bytes);
-    if (!s_make_boxes(&self->env) || !s_start(self)) {
+    self->env.replica = dkt_replica_new();
+    if (!self->env.replica || !s_make_boxes(&self->env) || !s_start(self)) {
         dkt_log(DKT_LOG_ERROR, "no memory or no threads to start with");
         return 1;
     }

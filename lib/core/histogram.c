@@ -32,11 +32,17 @@ static uint64_t s_cell_top(uint32_t cell)
     return ((cell % S_STEPS + S_STEPS + 1) << shift) - 1;
 }
 
+uint32_t dkt_histogram_cell(uint64_t us)
+{
+    uint32_t cell = s_cell(us < S_VALUE_MAX ? us : S_VALUE_MAX);
+    assert(cell < DKT_HISTOGRAM_CELLS);
+    return cell;
+}
+
 void dkt_histogram_add(dkt_histogram_t *self, uint64_t us)
 {
     us = us < S_VALUE_MAX ? us : S_VALUE_MAX;
-    uint32_t cell = s_cell(us);
-    assert(cell < DKT_HISTOGRAM_CELLS);
+    uint32_t cell = dkt_histogram_cell(us);
     self->cells[cell]++;
     self->count++;
     self->sum_us += us;
@@ -51,6 +57,31 @@ void dkt_histogram_merge(dkt_histogram_t *self, const dkt_histogram_t *other)
     self->count += other->count;
     self->sum_us += other->sum_us;
     self->max_us = other->max_us > self->max_us ? other->max_us : self->max_us;
+}
+
+void dkt_histogram_since(dkt_histogram_t *out, const dkt_histogram_t *now,
+                         const dkt_histogram_t *before)
+{
+    uint64_t max_us = 0;
+    for (uint32_t i = 0; i < DKT_HISTOGRAM_CELLS; i++) {
+        out->cells[i] = now->cells[i] - before->cells[i];
+        max_us = out->cells[i] > 0 ? s_cell_top(i) : max_us;
+    }
+    out->count = now->count - before->count;
+    out->sum_us = now->sum_us - before->sum_us;
+    out->max_us = max_us < now->max_us ? max_us : now->max_us;
+}
+
+void dkt_histogram_derive(dkt_histogram_t *self)
+{
+    self->count = self->sum_us = self->max_us = 0;
+    for (uint32_t i = 0; i < DKT_HISTOGRAM_CELLS; i++) {
+        if (self->cells[i] > 0) {
+            self->max_us = s_cell_top(i);
+            self->count += self->cells[i];
+            self->sum_us += self->cells[i] * self->max_us;
+        }
+    }
 }
 
 uint64_t dkt_histogram_at(const dkt_histogram_t *self, uint32_t permyriad)

@@ -21,7 +21,15 @@ typedef struct {
 } dkt_histogram_t;
 
 void dkt_histogram_add(dkt_histogram_t *self, uint64_t us);
+/* The cell that a value counts in, for those who keep the cells in another way. */
+uint32_t dkt_histogram_cell(uint64_t us);
 void dkt_histogram_merge(dkt_histogram_t *self, const dkt_histogram_t *other);
+/* What came since `before`, an older copy of `now`; its maximum is exact to a cell. `out` may be
+ * either of them. */
+void dkt_histogram_since(dkt_histogram_t *out, const dkt_histogram_t *now,
+                         const dkt_histogram_t *before);
+/* A histogram of cells alone: count, sum and maximum are derived, as exact as a cell. */
+void dkt_histogram_derive(dkt_histogram_t *self);
 
 /* The smallest value that at least `permyriad` / 10000 of all are not above; 0 when empty. */
 uint64_t dkt_histogram_at(const dkt_histogram_t *self, uint32_t permyriad);

@@ -100,6 +100,12 @@
 #define DKT_RELAY_STREAM_BYTES   INT64_C(2147483648) /* of the stream: 4 million events */
 #define DKT_RELAY_WAKE_MS        60000 /* a tenant that closes with events unpublished is woken */
 #define DKT_NATS_RETRY_MS        250  /* between two tries to connect */
+#define DKT_BUS_SUBSCRIPTIONS_MAX 48  /* of one process: two services of 9 and endpoints, context */
+
+/* -- what operators see -- */
+#define DKT_STATS_MS          1000 /* docket.stats of every process */
+#define DKT_REFUSED_PER_S     10   /* docket.refused of one worker, in any second */
+#define DKT_REFUSED_BOX_MAX   64   /* on their way to NATS */
 
 /* -- between our processes -- */
 #define DKT_VSHARDS              4096
@@ -176,6 +182,23 @@
 #define DKT_WORKERS_DEAD_MAX   64    /* this: a worker that crashes in a loop leaves many */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
 #define DKT_DELETING_MAX       1024 /* tenants being deleted that a worker is told of at a time */
+
+/* -- tenant context (rule 8) -- */
+#define DKT_CONTEXT_RECORDS_MAX     65536 /* in a replica: above DKT_ACCOUNTS_MAX */
+#define DKT_CONTEXT_HEAD_MS         500   /* the leader says its head: at least once a second */
+#define DKT_CONTEXT_SILENCE_MS      1000  /* without a head for so long: in doubt */
+#define DKT_CONTEXT_TAIL_MS         50    /* the leader looks for changes this often */
+#define DKT_CONTEXT_TAIL_ROWS_MAX   1024  /* changes read one by one; above it all is read */
+#define DKT_CONTEXT_LATE_MAX        1024  /* news kept during a pull: at most 33 MiB, mostly 1 */
+#define DKT_CONTEXT_BACKOFF_BASE_MS 50    /* before a pull: full jitter */
+#define DKT_CONTEXT_BACKOFF_CAP_MS  2000
+#define DKT_CONTEXT_PULL_MS         2000  /* a pull that stands still for so long has failed */
+#define DKT_CONTEXT_PAGE_ROWS       1000  /* records in one statement of a pull */
+#define DKT_CONTEXT_CHUNK_BYTES     262144 /* records in one message between worker and broker */
+#define DKT_CONTEXT_BOX_MAX         16384 /* news waiting for a replica; what is lost is pulled */
+#define DKT_CONTEXT_CHECK_MS        5000  /* the leader looks whether the stream is whole */
+#define DKT_CONTEXT_RECHECK_MS      60000 /* the leader compares itself with the database */
+#define DKT_CONTEXT_JOIN_MS         1000  /* a broker tries to enter itself this often */
 
 /* -- worker, activation -- */
 #define DKT_BACKOFF_BASE_MS   50 /* full jitter after a failed activation */

@@ -9,63 +9,43 @@
  *   node     length 2 | text
  *   table    epoch 8 | version 8 | members 2 | keys 2 | incarnation 16 .. | owner 2 * DKT_VSHARDS
  *            | (kid 4 | public key 32) ..
+ *   pull     epoch 8 | seq 8 | hash 8 | length 2 | client id
+ *   chunk    epoch 8 | seq 8 | hash 8 | flags 1 (same 1, last 2) | zero 3 | length 4 | table
+ *            | (length 4 | record) ..
  */
 #include "lib/core/link.h"
 
 #include <assert.h>
 #include <string.h>
 
+#include "lib/core/cursor.h"
+
 #define S_COUNT_AT      2 /* where the header has its count */
 #define S_REQUEST_BYTES 52
 #define S_ANSWER_BYTES  16
 #define S_ANSWER_ZEROES 3
+#define S_CHUNK_SAME    1u
+#define S_CHUNK_LAST    2u
+#define S_CHUNK_ZEROES  3
 
 /* -- writing ---------------------------------------------------------------------------------- */
 
-static void s_put_bytes(dkt_w_t *w, const void *bytes, size_t len)
-{
-    if (w->failed || len > w->max - w->len) {
-        w->failed = true;
-        return;
-    }
-    if (len > 0) {
-        memcpy(w->data + w->len, bytes, len);
-        w->len += len;
-    }
-}
-
-static void s_put_uint(dkt_w_t *w, uint64_t value, size_t width)
-{
-    uint8_t bytes[sizeof value];
-    for (size_t i = 0; i < width; i++) {
-        bytes[i] = (uint8_t)(value >> (8 * i));
-    }
-    s_put_bytes(w, bytes, width);
-}
-
-static void s_put_view(dkt_w_t *w, dkt_view_t view)
-{
-    uint32_t len = view.data ? view.len : 0;
-    s_put_uint(w, len, 4);
-    s_put_bytes(w, view.data, len);
-}
-
 static void s_put_version(dkt_w_t *w, dkt_table_version_t version)
 {
-    s_put_uint(w, version.epoch, 8);
-    s_put_uint(w, version.version, 8);
+    dkt_cursor_put_uint(w, version.epoch, 8);
+    dkt_cursor_put_uint(w, version.version, 8);
 }
 
 void dkt_link_begin(dkt_w_t *w, dkt_link_kind_t kind, dkt_table_version_t table,
                     const dkt_incarnation_t *sender)
 {
     assert(w->len == 0 && "a link message starts its buffer");
-    s_put_uint(w, DKT_LINK_VERSION, 1);
-    s_put_uint(w, kind, 1);
-    s_put_uint(w, 0, 2);
-    s_put_uint(w, 0, 4);
+    dkt_cursor_put_uint(w, DKT_LINK_VERSION, 1);
+    dkt_cursor_put_uint(w, kind, 1);
+    dkt_cursor_put_uint(w, 0, 2);
+    dkt_cursor_put_uint(w, 0, 4);
     s_put_version(w, table);
-    s_put_bytes(w, sender->bytes, sizeof sender->bytes);
+    dkt_cursor_put_bytes(w, sender->bytes, sizeof sender->bytes);
 }
 
 void dkt_link_finish(dkt_w_t *w, uint16_t count)
@@ -88,170 +68,136 @@ size_t dkt_link_answer_bytes(const dkt_link_answer_t *answer)
 
 void dkt_link_put_request(dkt_w_t *w, const dkt_link_request_t *request)
 {
-    s_put_uint(w, request->seq, 8);
-    s_put_uint(w, request->budget_left_ms, 4);
-    s_put_uint(w, request->origin, 1);
-    s_put_uint(w, request->method, 1);
-    s_put_uint(w, request->vshard, 2);
-    s_put_bytes(w, request->token_id, sizeof request->token_id);
-    s_put_uint(w, (uint64_t)request->token_issued_ms, 8);
-    s_put_uint(w, (uint64_t)request->token_expires_ms, 8);
-    s_put_view(w, request->body);
+    dkt_cursor_put_uint(w, request->seq, 8);
+    dkt_cursor_put_uint(w, request->budget_left_ms, 4);
+    dkt_cursor_put_uint(w, request->origin, 1);
+    dkt_cursor_put_uint(w, request->method, 1);
+    dkt_cursor_put_uint(w, request->vshard, 2);
+    dkt_cursor_put_bytes(w, request->token_id, sizeof request->token_id);
+    dkt_cursor_put_uint(w, (uint64_t)request->token_issued_ms, 8);
+    dkt_cursor_put_uint(w, (uint64_t)request->token_expires_ms, 8);
+    dkt_cursor_put_view(w, request->body);
 }
 
 void dkt_link_put_answer(dkt_w_t *w, const dkt_link_answer_t *answer)
 {
-    s_put_uint(w, answer->seq, 8);
-    s_put_uint(w, answer->outcome, 1);
-    s_put_uint(w, 0, S_ANSWER_ZEROES);
-    s_put_view(w, answer->body);
+    dkt_cursor_put_uint(w, answer->seq, 8);
+    dkt_cursor_put_uint(w, answer->outcome, 1);
+    dkt_cursor_put_uint(w, 0, S_ANSWER_ZEROES);
+    dkt_cursor_put_view(w, answer->body);
 }
 
 void dkt_link_put_node(dkt_w_t *w, const char *node)
 {
-    size_t len = strlen(node);
-    if (len > UINT16_MAX) {
-        w->failed = true;
-        return;
-    }
-    s_put_uint(w, len, 2);
-    s_put_bytes(w, node, len);
+    dkt_cursor_put_text(w, node);
 }
 
 void dkt_link_put_table(dkt_w_t *w, const dkt_table_t *table)
 {
     assert(table->member_count <= DKT_MEMBERS_MAX && table->key_count <= DKT_TOKEN_KEYS_MAX);
     s_put_version(w, table->version);
-    s_put_uint(w, table->member_count, 2);
-    s_put_uint(w, table->key_count, 2);
+    dkt_cursor_put_uint(w, table->member_count, 2);
+    dkt_cursor_put_uint(w, table->key_count, 2);
     for (uint16_t i = 0; i < table->member_count; i++) {
-        s_put_bytes(w, table->members[i].bytes, DKT_INCARNATION_BYTES);
+        dkt_cursor_put_bytes(w, table->members[i].bytes, DKT_INCARNATION_BYTES);
     }
     for (uint16_t i = 0; i < DKT_VSHARDS; i++) {
-        s_put_uint(w, table->owner[i], 2);
+        dkt_cursor_put_uint(w, table->owner[i], 2);
     }
     for (uint32_t i = 0; i < table->key_count; i++) {
-        s_put_uint(w, table->keys[i].kid, 4);
-        s_put_bytes(w, table->keys[i].public_key, sizeof table->keys[i].public_key);
+        dkt_cursor_put_uint(w, table->keys[i].kid, 4);
+        dkt_cursor_put_bytes(w, table->keys[i].public_key, sizeof table->keys[i].public_key);
     }
+}
+
+void dkt_link_put_pull(dkt_w_t *w, const dkt_link_pull_t *pull)
+{
+    dkt_cursor_put_uint(w, pull->epoch, 8);
+    dkt_cursor_put_uint(w, pull->seq, 8);
+    dkt_cursor_put_uint(w, pull->hash, 8);
+    dkt_cursor_put_text(w, pull->after);
+}
+
+void dkt_link_put_chunk(dkt_w_t *w, const dkt_link_chunk_t *chunk)
+{
+    dkt_cursor_put_uint(w, chunk->epoch, 8);
+    dkt_cursor_put_uint(w, chunk->seq, 8);
+    dkt_cursor_put_uint(w, chunk->hash, 8);
+    dkt_cursor_put_uint(w, (chunk->same ? S_CHUNK_SAME : 0) | (chunk->last ? S_CHUNK_LAST : 0), 1);
+    dkt_cursor_put_uint(w, 0, S_CHUNK_ZEROES);
+    dkt_cursor_put_view(w, chunk->table);
+}
+
+void dkt_link_put_view(dkt_w_t *w, dkt_view_t view)
+{
+    dkt_cursor_put_view(w, view);
 }
 
 /* -- reading ---------------------------------------------------------------------------------- */
 
-static bool s_fail(dkt_r_t *r)
-{
-    r->failed = true;
-    return false;
-}
-
-/* The next `len` bytes, NULL if they are not there. */
-static const uint8_t *s_get_bytes(dkt_r_t *r, size_t len)
-{
-    if (r->failed || len > r->len - r->at) {
-        r->failed = true;
-        return NULL;
-    }
-    const uint8_t *bytes = r->data + r->at;
-    r->at += len;
-    return bytes;
-}
-
-/* 0 once the cursor has failed. */
-static uint64_t s_get_uint(dkt_r_t *r, size_t width)
-{
-    const uint8_t *bytes = s_get_bytes(r, width);
-    uint64_t value = 0;
-    for (size_t i = 0; bytes && i < width; i++) {
-        value |= (uint64_t)bytes[i] << (8 * i);
-    }
-    return value;
-}
-
-static void s_get_copy(dkt_r_t *r, void *out, size_t len)
-{
-    const uint8_t *bytes = s_get_bytes(r, len);
-    if (bytes) {
-        memcpy(out, bytes, len);
-    }
-}
-
-static dkt_view_t s_get_view(dkt_r_t *r)
-{
-    dkt_view_t view = {.data = NULL, .len = (uint32_t)s_get_uint(r, 4)};
-    view.data = s_get_bytes(r, view.len);
-    return view;
-}
-
 static dkt_table_version_t s_get_version(dkt_r_t *r)
 {
-    uint64_t epoch = s_get_uint(r, 8);
-    return (dkt_table_version_t){.epoch = epoch, .version = s_get_uint(r, 8)};
+    uint64_t epoch = dkt_cursor_get_uint(r, 8);
+    return (dkt_table_version_t){.epoch = epoch, .version = dkt_cursor_get_uint(r, 8)};
 }
 
 bool dkt_link_open(dkt_r_t *r, const uint8_t *data, size_t len, dkt_link_header_t *header)
 {
     *r = (dkt_r_t){.data = data, .at = 0, .len = len, .failed = false};
-    uint64_t version = s_get_uint(r, 1);
-    header->kind = (uint8_t)s_get_uint(r, 1);
-    header->count = (uint16_t)s_get_uint(r, 2);
-    uint64_t zero = s_get_uint(r, 4);
+    uint64_t version = dkt_cursor_get_uint(r, 1);
+    header->kind = (uint8_t)dkt_cursor_get_uint(r, 1);
+    header->count = (uint16_t)dkt_cursor_get_uint(r, 2);
+    uint64_t zero = dkt_cursor_get_uint(r, 4);
     header->table = s_get_version(r);
-    s_get_copy(r, header->sender.bytes, sizeof header->sender.bytes);
+    dkt_cursor_get_copy(r, header->sender.bytes, sizeof header->sender.bytes);
     if (r->failed || version != DKT_LINK_VERSION || zero != 0 || header->kind < DKT_LINK_HELLO ||
-        header->kind > DKT_LINK_REQUESTS) {
-        return s_fail(r);
+        header->kind >= DKT_LINK_KINDS_END) {
+        return dkt_cursor_fail(r);
     }
     return true;
 }
 
 bool dkt_link_get_request(dkt_r_t *r, dkt_link_request_t *request)
 {
-    request->seq = s_get_uint(r, 8);
-    request->budget_left_ms = (uint32_t)s_get_uint(r, 4);
-    request->origin = (uint8_t)s_get_uint(r, 1);
-    request->method = (uint8_t)s_get_uint(r, 1);
-    request->vshard = (uint16_t)s_get_uint(r, 2);
-    s_get_copy(r, request->token_id, sizeof request->token_id);
-    request->token_issued_ms = (int64_t)s_get_uint(r, 8);
-    request->token_expires_ms = (int64_t)s_get_uint(r, 8);
-    request->body = s_get_view(r);
+    request->seq = dkt_cursor_get_uint(r, 8);
+    request->budget_left_ms = (uint32_t)dkt_cursor_get_uint(r, 4);
+    request->origin = (uint8_t)dkt_cursor_get_uint(r, 1);
+    request->method = (uint8_t)dkt_cursor_get_uint(r, 1);
+    request->vshard = (uint16_t)dkt_cursor_get_uint(r, 2);
+    dkt_cursor_get_copy(r, request->token_id, sizeof request->token_id);
+    request->token_issued_ms = (int64_t)dkt_cursor_get_uint(r, 8);
+    request->token_expires_ms = (int64_t)dkt_cursor_get_uint(r, 8);
+    request->body = dkt_cursor_get_view(r);
     if (r->failed || request->method >= DKT_METHOD_COUNT || request->vshard >= DKT_VSHARDS ||
         (request->origin != DKT_AUDIENCE_PUBLIC && request->origin != DKT_AUDIENCE_INTERNAL)) {
-        return s_fail(r);
+        return dkt_cursor_fail(r);
     }
     return true;
 }
 
 bool dkt_link_get_answer(dkt_r_t *r, dkt_link_answer_t *answer)
 {
-    answer->seq = s_get_uint(r, 8);
-    answer->outcome = (uint8_t)s_get_uint(r, 1);
-    uint64_t zero = s_get_uint(r, S_ANSWER_ZEROES);
-    answer->body = s_get_view(r);
+    answer->seq = dkt_cursor_get_uint(r, 8);
+    answer->outcome = (uint8_t)dkt_cursor_get_uint(r, 1);
+    uint64_t zero = dkt_cursor_get_uint(r, S_ANSWER_ZEROES);
+    answer->body = dkt_cursor_get_view(r);
     if (r->failed || zero != 0 || answer->outcome > DKT_OUTCOME_MOVED) {
-        return s_fail(r);
+        return dkt_cursor_fail(r);
     }
     return true;
 }
 
 bool dkt_link_get_node(dkt_r_t *r, char *node, size_t node_bytes)
 {
-    size_t len = (size_t)s_get_uint(r, 2);
-    const uint8_t *text = s_get_bytes(r, len);
-    if (!text || len >= node_bytes || memchr(text, 0, len)) {
-        return s_fail(r);
-    }
-    memcpy(node, text, len);
-    node[len] = '\0';
-    return true;
+    return dkt_cursor_get_text(r, node, node_bytes);
 }
 
 static bool s_get_owners(dkt_r_t *r, dkt_table_t *table)
 {
     for (uint16_t i = 0; i < DKT_VSHARDS; i++) {
-        table->owner[i] = (uint16_t)s_get_uint(r, 2);
+        table->owner[i] = (uint16_t)dkt_cursor_get_uint(r, 2);
         if (table->owner[i] >= table->member_count && table->owner[i] != DKT_VSHARD_NOBODY) {
-            return s_fail(r);
+            return dkt_cursor_fail(r);
         }
     }
     return !r->failed;
@@ -260,22 +206,52 @@ static bool s_get_owners(dkt_r_t *r, dkt_table_t *table)
 bool dkt_link_get_table(dkt_r_t *r, dkt_table_t *table)
 {
     table->version = s_get_version(r);
-    table->member_count = (uint16_t)s_get_uint(r, 2);
-    table->key_count = (uint32_t)s_get_uint(r, 2);
+    table->member_count = (uint16_t)dkt_cursor_get_uint(r, 2);
+    table->key_count = (uint32_t)dkt_cursor_get_uint(r, 2);
     if (r->failed || table->member_count > DKT_MEMBERS_MAX ||
         table->key_count > DKT_TOKEN_KEYS_MAX) {
-        return s_fail(r);
+        return dkt_cursor_fail(r);
     }
     for (uint16_t i = 0; i < table->member_count; i++) {
-        s_get_copy(r, table->members[i].bytes, DKT_INCARNATION_BYTES);
+        dkt_cursor_get_copy(r, table->members[i].bytes, DKT_INCARNATION_BYTES);
     }
     if (!s_get_owners(r, table)) {
         return false;
     }
     for (uint32_t i = 0; i < table->key_count; i++) {
-        table->keys[i].kid = (uint32_t)s_get_uint(r, 4);
-        s_get_copy(r, table->keys[i].public_key, sizeof table->keys[i].public_key);
+        table->keys[i].kid = (uint32_t)dkt_cursor_get_uint(r, 4);
+        dkt_cursor_get_copy(r, table->keys[i].public_key, sizeof table->keys[i].public_key);
     }
+    return !r->failed;
+}
+
+bool dkt_link_get_pull(dkt_r_t *r, dkt_link_pull_t *pull)
+{
+    pull->epoch = dkt_cursor_get_uint(r, 8);
+    pull->seq = dkt_cursor_get_uint(r, 8);
+    pull->hash = dkt_cursor_get_uint(r, 8);
+    return dkt_cursor_get_text(r, pull->after, sizeof pull->after);
+}
+
+bool dkt_link_get_chunk(dkt_r_t *r, dkt_link_chunk_t *chunk)
+{
+    chunk->epoch = dkt_cursor_get_uint(r, 8);
+    chunk->seq = dkt_cursor_get_uint(r, 8);
+    chunk->hash = dkt_cursor_get_uint(r, 8);
+    uint64_t flags = dkt_cursor_get_uint(r, 1);
+    uint64_t zero = dkt_cursor_get_uint(r, S_CHUNK_ZEROES);
+    chunk->table = dkt_cursor_get_view(r);
+    chunk->same = (flags & S_CHUNK_SAME) != 0;
+    chunk->last = (flags & S_CHUNK_LAST) != 0;
+    if (r->failed || zero != 0 || flags > (S_CHUNK_SAME | S_CHUNK_LAST)) {
+        return dkt_cursor_fail(r);
+    }
+    return true;
+}
+
+bool dkt_link_get_view(dkt_r_t *r, dkt_view_t *view)
+{
+    *view = dkt_cursor_get_view(r);
     return !r->failed;
 }
 

@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/core/cursor.h"
 #include "lib/core/ids.h"
 #include "lib/core/limits.h"
 #include "lib/core/proto.h"
@@ -68,6 +69,9 @@ typedef enum {
     DKT_LINK_ANSWERS,
     DKT_LINK_WELCOME,
     DKT_LINK_REQUESTS,
+    DKT_LINK_CONTEXT_PULL, /* a broker asks for tenant context; an older worker ignores it */
+    DKT_LINK_CONTEXT,
+    DKT_LINK_KINDS_END
 } dkt_link_kind_t;
 
 typedef struct {
@@ -100,6 +104,22 @@ typedef struct {
     dkt_view_t body;
 } dkt_link_answer_t;
 
+/* What a broker's replica is at, and the client id behind which it wants more; "": from the start.
+ */
+typedef struct {
+    uint64_t epoch, seq, hash;
+    char after[DKT_ID_CHARS_MAX + 1];
+} dkt_link_pull_t;
+
+/* What the worker's replica is at. `same`: exactly that, nothing follows. Otherwise a chunk: the
+ * message's count says how many records follow, each a view; `last`: there are none behind them.
+ * All chunks of a pull must be of the same version, or it has to begin anew. */
+typedef struct {
+    uint64_t epoch, seq, hash;
+    bool same, last;
+    dkt_view_t table; /* in the chunk from the start only */
+} dkt_link_chunk_t;
+
 /* Writers append to a cursor; the header's count is patched by dkt_link_finish. */
 void dkt_link_begin(dkt_w_t *w, dkt_link_kind_t kind, dkt_table_version_t table,
                     const dkt_incarnation_t *sender);
@@ -107,26 +127,25 @@ void dkt_link_put_request(dkt_w_t *w, const dkt_link_request_t *request);
 void dkt_link_put_answer(dkt_w_t *w, const dkt_link_answer_t *answer);
 void dkt_link_put_node(dkt_w_t *w, const char *node);
 void dkt_link_put_table(dkt_w_t *w, const dkt_table_t *table);
+void dkt_link_put_pull(dkt_w_t *w, const dkt_link_pull_t *pull);
+void dkt_link_put_chunk(dkt_w_t *w, const dkt_link_chunk_t *chunk);
+void dkt_link_put_view(dkt_w_t *w, dkt_view_t view);
 void dkt_link_finish(dkt_w_t *w, uint16_t count);
 
 /* Upper bound of a record's bytes, for "does one more fit". */
 size_t dkt_link_request_bytes(const dkt_link_request_t *request);
 size_t dkt_link_answer_bytes(const dkt_link_answer_t *answer);
 
-/* A read cursor; views point into `data`. Every reader returns false at the first byte that is not
- * there or wrong, and the cursor then stays failed. */
-typedef struct {
-    const uint8_t *data;
-    size_t at, len;
-    bool failed;
-} dkt_r_t;
-
+/* Readers stop at the first byte that is not there or wrong (lib/core/cursor.h). */
 DKT_CHECKED bool dkt_link_open(dkt_r_t *r, const uint8_t *data, size_t len,
                                dkt_link_header_t *header);
 DKT_CHECKED bool dkt_link_get_request(dkt_r_t *r, dkt_link_request_t *request);
 DKT_CHECKED bool dkt_link_get_answer(dkt_r_t *r, dkt_link_answer_t *answer);
 DKT_CHECKED bool dkt_link_get_node(dkt_r_t *r, char *node, size_t node_bytes);
 DKT_CHECKED bool dkt_link_get_table(dkt_r_t *r, dkt_table_t *table);
+DKT_CHECKED bool dkt_link_get_pull(dkt_r_t *r, dkt_link_pull_t *pull);
+DKT_CHECKED bool dkt_link_get_chunk(dkt_r_t *r, dkt_link_chunk_t *chunk);
+DKT_CHECKED bool dkt_link_get_view(dkt_r_t *r, dkt_view_t *view);
 /* All records read and nothing left over. */
 DKT_CHECKED bool dkt_link_end(const dkt_r_t *r);
 

@@ -150,9 +150,17 @@ void dkt_rt_close(dkt_router_t *self, uint32_t index)
     dkt_rt_release(self, connection);
 }
 
+void dkt_rt_count(dkt_router_t *self, dkt_instant_t now, const dkt_rt_open_t *open, uint32_t ending)
+{
+    int64_t us = now.mono_us - open->begun_mono_us;
+    dkt_traffic_count(&self->traffic, open->method, ending);
+    dkt_histogram_add(&self->traffic.latency_us, us > 0 ? (uint64_t)us : 0);
+}
+
 void dkt_rt_fail(dkt_router_t *self, dkt_instant_t now, uint32_t index, const dkt_err_t *err)
 {
     dkt_rt_open_t *open = &self->opens[index];
+    dkt_rt_count(self, now, open, err->status);
     dkt_rt_answer_error(self, now, open->connection, open->msgid, err);
     /* Room may have been made by a flush in which the client turned out to be gone. */
     if (self->opens[index].state != DKT_RT_FREE) {
@@ -206,6 +214,7 @@ static bool s_open(dkt_router_t *self, dkt_instant_t now, uint32_t connection, d
     open->seq = ++self->seq_count << 16 | index;
     open->connection = connection;
     open->msgid = request->msgid;
+    open->begun_mono_us = now.mono_us;
     open->deadline_mono_ms = now.mono_ms + request->budget_ms;
     open->side = (uint8_t)checked->side;
     open->method = (uint8_t)request->method;
@@ -259,10 +268,13 @@ static void s_take_frame(dkt_router_t *self, dkt_instant_t now, dkt_audience_t s
     }
     if (status != DKT_OK) {
         self->counts.refused += status != DKT_MALFORMED && status != DKT_RATE_LIMITED;
+        dkt_traffic_count(&self->traffic, request.method, status);
         dkt_rt_answer_error(self, now, connection, request.msgid, &err);
     } else if (dkt_method_row(request.method)->route == DKT_ROUTE_BROKER) {
+        dkt_traffic_count(&self->traffic, request.method, DKT_OK);
         dkt_rt_answer_ping(self, now, connection, request.msgid);
     } else if (!s_open(self, now, connection, frame, &request, &checked, &err)) {
+        dkt_traffic_count(&self->traffic, request.method, err.status);
         dkt_rt_answer_error(self, now, connection, request.msgid, &err);
     }
 }
@@ -294,6 +306,7 @@ static void s_refuse_message(dkt_router_t *self, dkt_instant_t now, uint32_t con
         (void)ignored;
     }
     self->counts.malformed++;
+    dkt_traffic_count(&self->traffic, DKT_METHOD_COUNT, DKT_MALFORMED);
     (void)dkt_fail(&err, DKT_MALFORMED, NULL, "%s", why);
     dkt_rt_answer_error(self, now, connection, request.msgid, &err);
 }
@@ -312,6 +325,7 @@ static void s_refuse_connection(dkt_router_t *self, dkt_audience_t side, const d
             err.retry_after_ms = DKT_BROKER_RETRY_AFTER_MS;
         }
         self->counts.overloaded++;
+        dkt_traffic_count(&self->traffic, DKT_METHOD_COUNT, err.status);
         dkt_answer_error(&w, request.msgid, &err);
         dkt_view_t frame = {.data = bytes, .len = (uint32_t)w.len};
         if (self->port.to_client(self->port.ctx, side, from, &frame, 1) != DKT_SENT_OK) {
@@ -452,4 +466,9 @@ void dkt_router_counts(const dkt_router_t *self, dkt_router_counts_t *counts)
     for (uint32_t i = 0; i < self->worker_used; i++) {
         counts->workers += self->workers[i].used && self->workers[i].connected;
     }
+}
+
+const dkt_traffic_t *dkt_router_traffic(const dkt_router_t *self)
+{
+    return &self->traffic;
 }

@@ -24,6 +24,7 @@
 #include "lib/core/link.h"
 #include "lib/core/proto.h"
 #include "lib/core/tenant.h"
+#include "lib/core/traffic.h"
 
 #define DKT_ADDRESS_BYTES_MAX 255 /* libzmq's longest routing id */
 #define DKT_NODE_BYTES_MAX    63  /* longest node name on the link and in ping's answer */
@@ -34,9 +35,10 @@ typedef struct {
     uint8_t bytes[DKT_ADDRESS_BYTES_MAX];
 } dkt_address_t;
 
-/* `mono_ms` counts budgets and silence, `unix_ms` is compared with the expiry of tokens. */
+/* `mono_ms` counts budgets and silence, `unix_ms` is compared with the expiry of tokens, `mono_us`
+ * measures how long requests take. */
 typedef struct {
-    int64_t mono_ms, unix_ms;
+    int64_t mono_ms, unix_ms, mono_us;
 } dkt_instant_t;
 
 typedef enum {
@@ -55,6 +57,8 @@ typedef struct {
     /* The peer address of the client message being handled, for the quota; never NULL. */
     const char *(*source)(void *ctx);
     void (*log)(void *ctx, dkt_log_level_t level, const char *text);
+    /* A worker's answer to dkt_router_ask; may be NULL. False: it cannot be read. */
+    bool (*context)(void *ctx, const dkt_link_header_t *header, dkt_r_t *r);
 } dkt_router_port_t;
 
 typedef struct {
@@ -114,8 +118,17 @@ int64_t dkt_router_due_mono_ms(const dkt_router_t *self);
 /* Answers everything open with `unavailable`; the last act of a broker. */
 void dkt_router_abort(dkt_router_t *self, dkt_instant_t now);
 
+/* Sends a link message that is no request to a worker that lives, another one each time. False:
+ * there is none, or it does not take it. */
+bool dkt_router_ask(dkt_router_t *self, dkt_instant_t now, const uint8_t *bytes, size_t len);
+/* A table that came another way than from a worker: taken if it is newer, as theirs are. */
+void dkt_router_offer_table(dkt_router_t *self, dkt_instant_t now, const dkt_table_t *table);
+
 /* {0, 0}: no table yet. */
 dkt_table_version_t dkt_router_table(const dkt_router_t *self);
 void dkt_router_counts(const dkt_router_t *self, dkt_router_counts_t *counts);
+/* Every request that was answered, whoever answered it; latencies of those that were opened, from
+ * receipt to answer. Valid until the router is destroyed. */
+const dkt_traffic_t *dkt_router_traffic(const dkt_router_t *self);
 
 #endif

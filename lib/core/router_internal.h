@@ -46,6 +46,7 @@ typedef struct {
     uint32_t prev[DKT_RT_LISTS], next[DKT_RT_LISTS];
     uint32_t msgid;
     uint32_t wheel;           /* slot of the wheel that it is in */
+    int64_t begun_mono_us;    /* when it came */
     int64_t deadline_mono_ms; /* end of the budget */
     int64_t retry_mono_ms;    /* WAITING: not before; 0: whenever an owner is there */
     int64_t token_issued_ms, token_expires_ms;
@@ -115,6 +116,7 @@ struct dkt_router {
     dkt_router_config_t config;
     char node[DKT_NODE_BYTES_MAX + 1];
     dkt_router_counts_t counts;
+    dkt_traffic_t traffic;
 
     dkt_rt_open_t *opens;
     uint32_t open_used, open_free; /* never used from here on; head of the free ones */
@@ -142,6 +144,7 @@ struct dkt_router {
     dkt_table_t table, incoming; /* version {0, 0}: none yet */
     uint32_t worker_of_member[DKT_MEMBERS_MAX];
     uint32_t spread; /* round robin of requests that any worker serves */
+    uint32_t asked;  /* the worker that dkt_router_ask took last */
     uint8_t *batch;  /* DKT_LINK_BYTES_MAX */
 
     dkt_rt_token_t good[DKT_BROKER_TOKENS_MAX], bad[DKT_BROKER_BAD_TOKENS_MAX];
@@ -159,6 +162,9 @@ dkt_rt_open_t *dkt_rt_find(dkt_router_t *self, uint64_t seq);
 uint32_t dkt_rt_index(const dkt_router_t *self, const dkt_rt_open_t *open);
 /* Takes it out of every list and frees its copy; its connection may go with it. */
 void dkt_rt_close(dkt_router_t *self, uint32_t index);
+/* An open request is being answered: counts how it ended. */
+void dkt_rt_count(dkt_router_t *self, dkt_instant_t now, const dkt_rt_open_t *open,
+                  uint32_t ending);
 /* Answers with an error of ours and closes. */
 void dkt_rt_fail(dkt_router_t *self, dkt_instant_t now, uint32_t index, const dkt_err_t *err);
 /* Answers `unavailable` and closes. */
@@ -204,6 +210,13 @@ void dkt_rt_send_batches(dkt_router_t *self, dkt_instant_t now);
 void dkt_rt_workers_tick(dkt_router_t *self, dkt_instant_t now);
 /* Does its worker still beat? */
 bool dkt_rt_worker_lives(const dkt_router_t *self, dkt_instant_t now, uint32_t worker);
+
+/* -- router_context.c ----------------------------------------------------------------------------
+ */
+
+DKT_CHECKED bool dkt_rt_take_context(dkt_router_t *self, dkt_instant_t now,
+                                     const dkt_address_t *from, const dkt_link_header_t *header,
+                                     dkt_r_t *r);
 
 /* -- router_conn.c -------------------------------------------------------------------------------
  */

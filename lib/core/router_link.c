@@ -437,6 +437,14 @@ static bool s_take_table(dkt_router_t *self, dkt_instant_t now, const dkt_addres
     return true;
 }
 
+void dkt_router_offer_table(dkt_router_t *self, dkt_instant_t now, const dkt_table_t *table)
+{
+    if (dkt_table_version_compare(table->version, self->table.version) > 0) {
+        self->incoming = *table;
+        s_adopt_table(self, now);
+    }
+}
+
 /* -- answers ---------------------------------------------------------------------------------- */
 
 /* The owner gave it back undecided. If it knows a newer table, that one will come; otherwise the
@@ -473,6 +481,8 @@ static void s_pass_on(dkt_router_t *self, dkt_instant_t now, uint32_t index,
         return;
     }
     self->counts.answered++;
+    dkt_rt_count(self, now, &self->opens[index],
+                 dkt_ending_of(answer->body.data, answer->body.len));
     dkt_rt_answer(self, now, self->opens[index].connection, answer->body);
     /* Room may have been made by a flush in which the client turned out to be gone. */
     if (self->opens[index].state != DKT_RT_FREE) {
@@ -528,10 +538,11 @@ typedef bool(s_take_fn)(dkt_router_t *self, dkt_instant_t now, const dkt_address
                         const dkt_link_header_t *header, dkt_r_t *r);
 
 /* By kind; a broker takes nothing else. */
-static s_take_fn *const s_takers[DKT_LINK_REQUESTS + 1] = {
+static s_take_fn *const s_takers[DKT_LINK_KINDS_END] = {
     [DKT_LINK_HELLO] = s_take_hello,
     [DKT_LINK_TABLE] = s_take_table,
     [DKT_LINK_ANSWERS] = s_take_answers,
+    [DKT_LINK_CONTEXT] = dkt_rt_take_context,
 };
 
 void dkt_router_worker(dkt_router_t *self, dkt_instant_t now, const dkt_address_t *from,

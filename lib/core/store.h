@@ -219,7 +219,7 @@ typedef struct {
     uint64_t aged_unpublished_count; /* of them, journal rows that were never published */
     uint64_t aged_to;                /* the number that the step came to */
     bool aged_more;                  /* all it looked at were old enough: go on behind aged_to */
-    uint64_t changes_seq; /* newest row of `changes` */
+    uint64_t changes_seq;            /* newest row of `changes` */
     /* RELAY_READ */
     dkt_relay_mark_t relay;
     uint32_t journal_count;

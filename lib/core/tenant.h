@@ -75,6 +75,9 @@ typedef struct {
     /* false: the hashing queue is full */
     bool (*hash)(void *ctx, const dkt_hash_job_t *job);
     void (*random)(void *ctx, void *bytes, size_t len);
+    /* NULL, or: a request was refused. Nothing is written of it, so this is how it is seen; the
+     * name is borrowed for the call, `earliest_ms` 0 is unknown */
+    void (*refused)(void *ctx, const char *ticket_type, const char *reason, int64_t earliest_ms);
     /* the table `changes` has a new row, durable: the audit log and the control database's copy
        want it. `settings` NULL: the password was changed */
     void (*changed)(void *ctx, const dkt_settings_t *settings);
@@ -175,7 +178,8 @@ const dkt_tenant_end_t *dkt_tenant_end(const dkt_tenant_t *self);
 /* Counters since activation, for stats and benches. */
 typedef struct {
     uint64_t requests, created, refused, replayed, groups, group_requests, reads, dispatched, moves;
-    uint64_t aged; /* rows that age has taken */
+    uint64_t aged;     /* rows that age has taken */
+    uint64_t breached; /* tickets whose deadline passed unresolved; decided, committed or not */
     uint32_t open, dispatched_now, held, waiting;
     uint64_t epoch;
 } dkt_tenant_counts_t;

@@ -251,12 +251,18 @@ static void s_explain(dkt_tenant_t *self, dkt_verdict_t verdict, uint8_t class_i
     }
 }
 
-static void s_refuse(dkt_tenant_t *self, dkt_call_t *call, const dkt_memo_refusal_t *refusal)
+static void s_refuse(dkt_tenant_t *self, dkt_call_t *call, uint8_t class_index,
+                     const dkt_memo_refusal_t *refusal)
 {
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
     dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
     s_write_refusal(self, &w, call->request.msgid, refusal, false);
     self->counts.refused++;
+    if (self->port.refused) {
+        self->port.refused(self->port.ctx, dkt_tenant_class_name(self, class_index),
+                           dkt_verdict_name((dkt_verdict_t)refusal->verdict),
+                           refusal->has_earliest ? refusal->earliest_ms : 0);
+    }
     assert(!w.failed);
     dkt_tenant_fenced(self, call->work, bytes, w.len);
 }
@@ -301,7 +307,7 @@ void dkt_tenant_create_ticket(dkt_tenant_t *self, dkt_call_t *call)
     if (verdict != DKT_VERDICT_YES) {
         dkt_memo_refusal_t refusal;
         s_explain(self, verdict, (uint8_t)class_index, &refusal);
-        s_refuse(self, call, &refusal);
+        s_refuse(self, call, (uint8_t)class_index, &refusal);
         s_remember_refusal(self, call, &refusal);
         return;
     }
@@ -420,7 +426,7 @@ void dkt_tenant_validate_eta(dkt_tenant_t *self, dkt_call_t *call)
     if (verdict != DKT_VERDICT_YES) {
         dkt_memo_refusal_t refusal;
         s_explain(self, verdict, (uint8_t)class_index, &refusal);
-        s_refuse(self, call, &refusal);
+        s_refuse(self, call, (uint8_t)class_index, &refusal);
         return;
     }
     if (++self->nonce_next == 0) {

@@ -68,6 +68,7 @@ static bool s_change(dkt_tenant_t *self, const dkt_change_t *change)
         return s_place(self, change) && s_update(self, promise, self->now_ms) &&
                s_event(self, DKT_EVENT_DISPATCHED, promise);
     case DKT_CHANGE_BREACHED:
+        self->counts.breached++;
         return s_update(self, promise, 0) && s_event(self, DKT_EVENT_BREACHED, promise);
     case DKT_CHANGE_AT_RISK:
         return s_place(self, change) && s_update(self, promise, 0) &&

@@ -11,6 +11,9 @@
 /* CLOCK_MONOTONIC in ms. */
 int64_t dkt_clock_mono_ms(void);
 
+/* The same in us, to measure how long something took. */
+int64_t dkt_clock_mono_us(void);
+
 /* ms since the Unix epoch. */
 int64_t dkt_clock_unix_ms(void);
 

@@ -214,9 +214,12 @@ static dkt_status_t s_register_cluster(PGconn *admin, const char *uri, dkt_err_t
     const char *params[] = {dkt_control_host(admin), dkt_control_port(admin)};
     dkt_status_t status =
         dkt_control_exec(conn,
-                         "insert into clusters (name, host, port) values ('local', $1, $2)"
-                         " on conflict (name) do update set host = $1, port = $2"
-                         " where (clusters.host, clusters.port) is distinct from ($1, $2::integer)",
+                         "with done as (insert into clusters (name, host, port)"
+                         "   values ('local', $1, $2::integer)"
+                         "   on conflict (name) do update set host = $1, port = $2::integer"
+                         "   where (clusters.host, clusters.port) is distinct from"
+                         "         ($1, $2::integer) returning name)"
+                         " select feed_append (jsonb_build_object ('cluster', name)) from done",
                          2, params, err);
     PQfinish(conn);
     return status;

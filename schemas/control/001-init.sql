@@ -129,7 +129,8 @@ create table wake (
 );
 create index wake_due on wake (vshard, due_ms);
 
--- Every change of tenant context, in order.
+-- Every change of tenant context, in order. The body says what has changed: a tenant (client_id),
+-- the vshard table (table) or where a cluster is (cluster); how it is now stands in its own table.
 create table feed (
     seq   bigint primary key,
     epoch bigint not null,

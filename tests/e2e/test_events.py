@@ -256,7 +256,7 @@ def test_events_top_tells_of_every_worker(stage):
         env=environment(fleet),
         check=True,
     )
-    told = {one["node"]: one for one in json.loads(done.stdout)}
+    told = {one["node"]: one for one in json.loads(done.stdout) if one["role"] == "worker"}
     assert sorted(told) == ["worker-0", "worker-1"]
     assert sum(one["commits"] for one in told.values()) > 0
     assert all(one["relay"]["lag_rows"] == 0 for one in told.values())

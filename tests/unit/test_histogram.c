@@ -106,6 +106,35 @@ static void test_histogram_merge_adds(void **state)
     assert_true(dkt_histogram_at(&s_histogram, 5000) >= 1000);
 }
 
+static void test_histogram_since_is_the_difference(void **state)
+{
+    static dkt_histogram_t before, since;
+    (void)state;
+    dkt_histogram_add(&s_histogram, 70000);
+    before = s_histogram;
+    dkt_histogram_add(&s_histogram, 10);
+    dkt_histogram_add(&s_histogram, 500);
+    dkt_histogram_since(&since, &s_histogram, &before);
+    assert_int_equal(since.count, 2);
+    assert_int_equal(since.sum_us, 510);
+    assert_int_equal(dkt_histogram_at(&since, 5000), 10);
+    assert_true(since.max_us >= 500 && since.max_us < 510);
+    dkt_histogram_since(&since, &s_histogram, &s_histogram);
+    assert_int_equal(since.count, 0);
+    assert_int_equal(dkt_histogram_at(&since, 9900), 0);
+}
+
+static void test_histogram_of_cells_alone(void **state)
+{
+    (void)state;
+    s_histogram.cells[dkt_histogram_cell(7)] = 2;
+    s_histogram.cells[dkt_histogram_cell(1000)] = 1;
+    dkt_histogram_derive(&s_histogram);
+    assert_int_equal(s_histogram.count, 3);
+    assert_int_equal(dkt_histogram_at(&s_histogram, 5000), 7);
+    assert_true(s_histogram.max_us >= 1000 && s_histogram.max_us <= 1016);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -115,6 +144,8 @@ int main(void)
         cmocka_unit_test_setup(test_histogram_cells_are_contiguous, s_empty),
         cmocka_unit_test_setup(test_histogram_huge_values_are_capped, s_empty),
         cmocka_unit_test_setup(test_histogram_merge_adds, s_empty),
+        cmocka_unit_test_setup(test_histogram_since_is_the_difference, s_empty),
+        cmocka_unit_test_setup(test_histogram_of_cells_alone, s_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,6 +99,29 @@ static dkt_w_t s_write_hello(void)
     return w;
 }
 
+static dkt_w_t s_write_pull(void)
+{
+    dkt_link_pull_t pull = {.epoch = 7, .seq = 9, .hash = 11, .after = "cl_B2NsaWVudGlkdGFn"};
+    dkt_w_t w = dkt_w_init(s_buffer, sizeof s_buffer);
+    dkt_link_begin(&w, DKT_LINK_CONTEXT_PULL, s_version, &s_sender);
+    dkt_link_put_pull(&w, &pull);
+    dkt_link_finish(&w, 1);
+    return w;
+}
+
+static dkt_w_t s_write_chunk(void)
+{
+    dkt_link_chunk_t chunk = {
+        .epoch = 7, .seq = 9, .hash = 11, .last = true, .table = {(const uint8_t *)"table", 5}};
+    dkt_w_t w = dkt_w_init(s_buffer, sizeof s_buffer);
+    dkt_link_begin(&w, DKT_LINK_CONTEXT, s_version, &s_sender);
+    dkt_link_put_chunk(&w, &chunk);
+    dkt_link_put_view(&w, (dkt_view_t){(const uint8_t *)"record", 6});
+    dkt_link_put_view(&w, (dkt_view_t){(const uint8_t *)"another", 7});
+    dkt_link_finish(&w, 2);
+    return w;
+}
+
 /* Reads a whole message of any kind; true if every record and the end were right. */
 static bool s_read_all(const uint8_t *data, size_t len)
 {
@@ -110,8 +133,11 @@ static bool s_read_all(const uint8_t *data, size_t len)
     static dkt_table_t table;
     dkt_link_request_t request;
     dkt_link_answer_t answer;
+    dkt_link_pull_t pull;
+    dkt_link_chunk_t chunk;
+    dkt_view_t view;
     char node[64];
-    bool ok = true;
+    bool ok = header.kind != DKT_LINK_CONTEXT || dkt_link_get_chunk(&r, &chunk);
     for (uint16_t i = 0; ok && i < header.count; i++) {
         switch (header.kind) {
         case DKT_LINK_REQUESTS:
@@ -122,6 +148,12 @@ static bool s_read_all(const uint8_t *data, size_t len)
             break;
         case DKT_LINK_TABLE:
             ok = dkt_link_get_table(&r, &table);
+            break;
+        case DKT_LINK_CONTEXT_PULL:
+            ok = dkt_link_get_pull(&r, &pull);
+            break;
+        case DKT_LINK_CONTEXT:
+            ok = dkt_link_get_view(&r, &view);
             break;
         default:
             ok = dkt_link_get_node(&r, node, sizeof node);
@@ -221,6 +253,30 @@ static void test_link_table_round_trip(void **state)
     assert_memory_equal(got.keys[1].public_key, want.keys[1].public_key, 32);
 }
 
+static void test_link_context_round_trip(void **state)
+{
+    (void)state;
+    dkt_r_t r;
+    dkt_link_header_t header;
+    dkt_link_pull_t pull;
+    dkt_link_chunk_t chunk;
+    dkt_view_t first, second;
+    dkt_w_t w = s_write_pull();
+    assert_true(dkt_link_open(&r, w.data, w.len, &header) && dkt_link_get_pull(&r, &pull));
+    assert_true(dkt_link_end(&r));
+    assert_true(pull.epoch == 7 && pull.seq == 9 && pull.hash == 11);
+    assert_string_equal(pull.after, "cl_B2NsaWVudGlkdGFn");
+    w = s_write_chunk();
+    assert_true(dkt_link_open(&r, w.data, w.len, &header) && dkt_link_get_chunk(&r, &chunk));
+    assert_true(dkt_link_get_view(&r, &first) && dkt_link_get_view(&r, &second));
+    assert_true(dkt_link_end(&r));
+    assert_true(chunk.epoch == 7 && chunk.seq == 9 && chunk.hash == 11);
+    assert_true(chunk.last && !chunk.same);
+    assert_memory_equal(chunk.table.data, "table", chunk.table.len);
+    assert_memory_equal(first.data, "record", first.len);
+    assert_memory_equal(second.data, "another", second.len);
+}
+
 static void test_link_node_too_long_is_refused(void **state)
 {
     (void)state;
@@ -291,7 +347,7 @@ static dkt_w_t s_write_three(void)
 }
 
 static s_writer_fn *const s_writers[] = {s_write_three, s_write_answers, s_write_table,
-                                         s_write_hello};
+                                         s_write_hello, s_write_pull,    s_write_chunk};
 
 /* Each copy lies in a block of its exact size, so that a sanitizer sees one byte too many. */
 static void test_link_every_truncation_is_refused(void **state)
@@ -337,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_link_request_round_trip),
         cmocka_unit_test(test_link_answer_round_trip),
         cmocka_unit_test(test_link_table_round_trip),
+        cmocka_unit_test(test_link_context_round_trip),
         cmocka_unit_test(test_link_node_too_long_is_refused),
         cmocka_unit_test(test_link_writer_stops_when_full),
         cmocka_unit_test(test_link_wrong_fields_are_refused),

@@ -352,9 +352,54 @@ static void test_router_abort_answers_everything(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, s_setup, s_teardown)
 
+/* Tenant context is asked of one worker after the other, as long as they live. */
+static void test_router_asks_workers_in_turn(void **state)
+{
+    (void)state;
+    uint8_t bytes[DKT_LINK_HEADER_BYTES];
+    dkt_incarnation_t own = {{9}};
+    dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
+    dkt_link_begin(&w, DKT_LINK_WELCOME, (dkt_table_version_t){0, 0}, &own);
+    dkt_link_finish(&w, 0);
+    s_rig->worker_takes[1] = DKT_SENT_GONE;
+    uint32_t taken = 0;
+    for (int i = 0; i < 4; i++) {
+        taken += dkt_router_ask(s_rig->router, s_rig->now, bytes, w.len) ? 1 : 0;
+    }
+    assert_int_equal(taken, 2); /* those that were the second worker's turn */
+    s_rig->worker_takes[1] = DKT_SENT_OK;
+    assert_true(dkt_router_ask(s_rig->router, s_rig->now, bytes, w.len));
+    rig_pass(s_rig, DKT_LINK_SILENCE_MS + 100, s_one, 0);
+    assert_false(dkt_router_ask(s_rig->router, s_rig->now, bytes, w.len));
+}
+
+/* However a table comes, only a newer one counts. */
+static void test_router_takes_an_offered_table_if_it_is_newer(void **state)
+{
+    (void)state;
+    static dkt_table_t table;
+    table.version = (dkt_table_version_t){1, 2};
+    table.member_count = 1;
+    table.members[0] = rig_incarnation(2);
+    table.key_count = 1;
+    table.keys[0] = s_rig->public_key;
+    s_rig->worker_takes[1] = DKT_SENT_FULL;
+    s_send(1, 1000); /* waits for the first worker to take more */
+    dkt_router_offer_table(s_rig->router, s_rig->now, &table);
+    dkt_router_flush(s_rig->router, s_rig->now);
+    assert_int_equal(dkt_router_table(s_rig->router).version, 2);
+    assert_int_equal(rig_last_request(s_rig)->worker, 2);
+    table.version.version = 1;
+    table.members[0] = rig_incarnation(1);
+    dkt_router_offer_table(s_rig->router, s_rig->now, &table);
+    assert_int_equal(dkt_router_table(s_rig->router).version, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        T(test_router_asks_workers_in_turn),
+        T(test_router_takes_an_offered_table_if_it_is_newer),
         T(test_router_hello_is_welcomed),
         T(test_router_passes_an_answer_on),
         T(test_router_new_owner_gets_it_and_the_old_ones_answer_is_dropped),

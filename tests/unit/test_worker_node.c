@@ -122,6 +122,12 @@ const dkt_tenant_end_t *dkt_tenant_end(const dkt_tenant_t *self)
     return &self->end;
 }
 
+void dkt_tenant_counts(const dkt_tenant_t *self, dkt_tenant_counts_t *counts)
+{
+    (void)self;
+    *counts = (dkt_tenant_counts_t){.held = 0};
+}
+
 /* -- the rig -- */
 
 static support_control_t s_control;
