@@ -33,7 +33,8 @@
     X(HANDOFF_EMPTY, "a handoff passes on no holds and says these are all")                        \
     X(LOOKUP_MIXED, "a look-up's row goes to another work")                                        \
     X(SUSPECTS_TOGETHER, "suspects are not decided alone")                                         \
-    X(NONCE_REUSED, "hold numbers do not carry the epoch")
+    X(NONCE_REUSED, "hold numbers do not carry the epoch")                                         \
+    X(MIGRATE_UNGUARDED, "a step of the schema does not carry the epoch")
 
 typedef enum {
 #define X(name, text) DKT_PLANT_##name,

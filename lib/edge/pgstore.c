@@ -77,6 +77,7 @@ static bool s_writes(const dkt_pgstore_entry_t *entry)
         [DKT_BATCH_GUARD] = false,
         [DKT_BATCH_READ] = false,
         [DKT_BATCH_COMMIT] = true,
+        [DKT_BATCH_MIGRATE] = true,
         /* Nobody waits for a mark, and a lost one only repeats: it needs no turn of its own. */
         [DKT_BATCH_RELAY_READ] = false,
         [DKT_BATCH_RELAY_MARK] = false,

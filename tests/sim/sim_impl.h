@@ -56,7 +56,8 @@ typedef enum {
     EV_FAULT,
     EV_WAKE, /* a stopped node goes on */
     EV_BOOT, /* a killed node is there again */
-    EV_LOST, /* a node hears that its connection is gone */
+    EV_LOST,    /* a node hears that its connection is gone */
+    EV_MIGRATE, /* somebody asks the nodes for a step of the schema */
 } event_kind_t;
 
 typedef struct {

@@ -30,14 +30,15 @@ typedef struct {
     bool can_kill, can_stop, can_move, can_cut, can_stall, can_step;
     bool can_poison; /* some requests are refused by the database for a reason of its own */
     bool quiet; /* few requests, many of them just before a minute closes: slots are free there */
-    bool can_unlock; /* a lock may vanish under a living session, as in a failover of PostgreSQL */
+    bool can_migrate; /* steps of the schema are asked for, and some fail */
+    bool can_unlock;  /* a lock may vanish under a living session, as in a failover of PostgreSQL */
 } sim_options_t;
 
 /* What the seed makes of the world; printed before a run. */
 sim_options_t sim_options(uint64_t seed);
 
 typedef struct {
-    uint64_t steps, answers, created, refused, faults, activations;
+    uint64_t steps, answers, created, refused, faults, activations, migrated;
     uint64_t trace; /* running hash of what happened: equal for equal seeds */
 } sim_summary_t;
 
