@@ -29,6 +29,7 @@ static const s_command_t s_commands[] = {
     {"tenant", dkt_cmd_tenant_main, "get | set | list | suspend | resume"},
     {"events", dkt_events_main, "tail: what happens to tickets, as it happens"},
     {"top", dkt_top_main, "what every worker does, once a second"},
+    {"migrate", dkt_migrate_main, "new schemas into a running fleet, tenant by tenant"},
     {"worker", dkt_worker_main, "one more worker for a running fleet"},
     {"broker", dkt_broker_main, "one more broker for a running fleet"},
     {"bench", s_bench_main, "measure: policy | ledger | load | chain | plpgsql"},

@@ -66,12 +66,13 @@ dkt_status_t dkt_directory_schema(dkt_directory_t *self, dkt_err_t *err)
 
 static dkt_status_t s_tell_reads(dkt_directory_t *self, dkt_err_t *err)
 {
-    char reads[S_NUMBER_BYTES];
+    char reads[S_NUMBER_BYTES], control_reads[S_NUMBER_BYTES];
     snprintf(reads, sizeof reads, "%d", DKT_SCHEMA_TENANT_READS);
-    const char *params[] = {self->incarnation, reads};
-    dkt_status_t status =
-        dkt_control_exec(self->conn, "update workers set reads = $2 where incarnation = $1", 2,
-                         params, err);
+    snprintf(control_reads, sizeof control_reads, "%d", DKT_SCHEMA_CONTROL_READS);
+    const char *params[] = {self->incarnation, reads, control_reads};
+    dkt_status_t status = dkt_control_exec(
+        self->conn, "update workers set reads = $2, control_reads = $3 where incarnation = $1", 3,
+        params, err);
     self->reads_told = status == DKT_OK;
     return status;
 }

@@ -97,7 +97,10 @@ static dkt_status_t s_add_file(dkt_steps_t *self, const char *folder, const char
                                dkt_err_t *err)
 {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int len = snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (len < 0 || len >= (int)sizeof path) {
+        return dkt_fail(err, DKT_INVALID_ARGUMENT, "schemas", "%s: too long a path", name);
+    }
     dkt_step_t step = {.number = (int)strtol(name, NULL, S_DECIMAL), .own = true};
     step.name = strdup(name);
     step.sql = s_read_file(path);

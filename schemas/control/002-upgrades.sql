@@ -16,8 +16,10 @@ create table upgrades (
 );
 create index upgrades_asked on upgrades (client_id) where state = 'asked';
 
--- The newest tenant schema that the worker's code knows. Code that says nothing knows the first.
+-- The newest schemas that the worker's code knows: of the tenants, of the control database. Code
+-- that says nothing knows the first.
 alter table workers add column reads integer not null default 1;
+alter table workers add column control_reads integer not null default 1;
 
 -- How far contract steps have been let loose: no worker whose code is older may own tenants.
 create table schema_floor (
