@@ -26,7 +26,8 @@ static const char s_usage[] =
     "Can be stopped at any time and started again. Only steps that older code can live with are\n"
     "run; the others wait for --finish.\n"
     "  --status        show how far all are, change nothing\n"
-    "  --finish        run the steps that older code cannot live with; refused while a worker with\n"
+    "  --finish        run the steps that older code cannot live with; refused while a worker "
+    "with\n"
     "                  such code or a tenant that lacks a step stands in the way\n"
     "  --join URI      the control database, postgresql://..; default " S_VARIABLE ". It is the\n"
     "                  `postgres=` of docket up's ready line\n"
@@ -43,9 +44,12 @@ typedef struct {
 static int s_parse(int argc, char **argv, s_options_t *options)
 {
     static const struct option rows[] = {
-        {"join", required_argument, NULL, 'j'}, {"endpoint", required_argument, NULL, 'j'},
-        {"status", no_argument, NULL, 's'},     {"finish", no_argument, NULL, 'f'},
-        {"json", no_argument, NULL, 'J'},       {"help", no_argument, NULL, 'h'},
+        {"join", required_argument, NULL, 'j'},
+        {"endpoint", required_argument, NULL, 'j'},
+        {"status", no_argument, NULL, 's'},
+        {"finish", no_argument, NULL, 'f'},
+        {"json", no_argument, NULL, 'J'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     int letter;

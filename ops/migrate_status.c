@@ -165,9 +165,9 @@ dkt_status_t dkt_migrate_summary(dkt_migrate_t *self, dkt_err_t *err)
     }
     double seconds = (double)(dkt_clock_mono_ms() - self->begun_mono_ms) / S_MS_PER_S;
     if (self->json) {
-        json_t *all = json_pack("{s:i, s:i, s:i, s:f, s:O}", "target", self->target, "done",
-                                (int)self->done, "total", (int)self->total, "seconds", seconds,
-                                "failed", failed);
+        json_t *all =
+            json_pack("{s:i, s:i, s:i, s:f, s:O}", "target", self->target, "done", (int)self->done,
+                      "total", (int)self->total, "seconds", seconds, "failed", failed);
         json_dumpf(all, stdout, JSON_INDENT(2));
         putchar('\n');
         json_decref(all);

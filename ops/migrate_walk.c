@@ -20,7 +20,7 @@
 #define S_BAR_MS       100  /* with one */
 #define S_BAR_CELLS    30
 #define S_CHANNEL      "docket_directory" /* workers look at the control database when notified */
-#define S_HALF_MADE    "10 s" /* an account should be finished by then */
+#define S_HALF_MADE    "10 s"             /* an account should be finished by then */
 #define S_NUMBER_BYTES 16
 #define S_MS_PER_S     1000.0
 
@@ -109,37 +109,59 @@ static dkt_status_t s_give_up(dkt_migrate_t *self, const char *client_id, dkt_er
                             1, params, err);
 }
 
-/* `state` of the i-th open one; false: it stays open. */
-static bool s_settle(dkt_migrate_t *self, uint32_t i, const char *state)
+/* Asked too long ago: whatever keeps its owner from it, others do not wait. */
+static dkt_status_t s_expire(dkt_migrate_t *self, dkt_err_t *err)
 {
-    if (strcmp(state, "asked") == 0) {
-        return false;
+    dkt_status_t status = DKT_OK;
+    for (uint32_t i = 0; i < self->open_count && status == DKT_OK; i++) {
+        const dkt_migrate_open_t *open = &self->open[i];
+        if (dkt_clock_mono_ms() - open->asked_mono_ms > DKT_UPGRADE_WAIT_MS) {
+            status = s_give_up(self, open->client_id, err);
+        }
     }
-    self->done += strcmp(state, "done") == 0 ? 1 : 0;
-    self->failed += strcmp(state, "failed") == 0 ? 1 : 0;
-    self->open[i] = self->open[--self->open_count];
+    return status;
+}
+
+/* What became of an open one; without a row, its account is gone. True: it is open no more. */
+static bool s_settle(dkt_migrate_t *self, const dkt_migrate_open_t *open, const PGresult *rows)
+{
+    for (int i = 0; i < PQntuples(rows); i++) {
+        if (strcmp(open->client_id, PQgetvalue(rows, i, 0)) == 0) {
+            const char *state = PQgetvalue(rows, i, 1);
+            self->done += strcmp(state, "done") == 0 ? 1 : 0;
+            self->failed += strcmp(state, "failed") == 0 ? 1 : 0;
+            return strcmp(state, "asked") != 0;
+        }
+    }
     return true;
 }
 
-static dkt_status_t s_look_at(dkt_migrate_t *self, uint32_t *i, dkt_err_t *err)
+/* Client ids need no quoting in an array literal. */
+static dkt_status_t s_look(dkt_migrate_t *self, dkt_err_t *err)
 {
-    const dkt_migrate_open_t *open = &self->open[*i];
-    if (dkt_clock_mono_ms() - open->asked_mono_ms > DKT_UPGRADE_WAIT_MS) {
-        dkt_status_t status = s_give_up(self, open->client_id, err);
-        if (status != DKT_OK) {
-            return status;
-        }
+    char clients[DKT_UPGRADES_MAX * (DKT_ID_CHARS_MAX + 1) + 2];
+    size_t len = 0;
+    clients[len++] = '{';
+    for (uint32_t i = 0; i < self->open_count; i++) {
+        len += (size_t)snprintf(clients + len, sizeof clients - len, "%s%s", i > 0 ? "," : "",
+                                self->open[i].client_id);
     }
-    const char *params[] = {open->client_id};
-    PGresult *result = dkt_control_run(
-        self->conn, "select state from upgrades where client_id = $1", 1, params, err);
-    if (!result) {
+    snprintf(clients + len, sizeof clients - len, "}");
+    const char *params[] = {clients};
+    PGresult *rows = dkt_control_run(
+        self->conn, "select client_id, state from upgrades where client_id = any ($1::text[])", 1,
+        params, err);
+    if (!rows) {
         return err->status;
     }
-    /* Its row went with its account. */
-    const char *state = PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "gone";
-    *i += s_settle(self, *i, state) ? 0 : 1;
-    PQclear(result);
+    for (uint32_t i = 0; i < self->open_count;) {
+        if (s_settle(self, &self->open[i], rows)) {
+            self->open[i] = self->open[--self->open_count];
+        } else {
+            i++;
+        }
+    }
+    PQclear(rows);
     return DKT_OK;
 }
 
@@ -147,8 +169,9 @@ static dkt_status_t s_wait(dkt_migrate_t *self, uint32_t most, dkt_err_t *err)
 {
     dkt_status_t status = DKT_OK;
     while (status == DKT_OK && self->open_count > most) {
-        for (uint32_t i = 0; status == DKT_OK && i < self->open_count;) {
-            status = s_look_at(self, &i, err);
+        status = s_expire(self, err);
+        if (status == DKT_OK) {
+            status = s_look(self, err);
         }
         s_show(self, false);
         (void)poll(NULL, 0, self->open_count > most ? S_LOOK_MS : 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Schemas, as the directory sees them: whether this code may work at all with what the databases have
- * become, and the table upgrades, through which `docket migrate` asks owners for a step.
+ * Schemas, as the directory sees them: whether this code may work at all with what the databases
+ * have become, and the table upgrades, through which `docket migrate` asks owners for a step.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,8 +31,7 @@ static dkt_status_t s_number(dkt_directory_t *self, const char *sql, int *number
 static dkt_status_t s_look_for_table(dkt_directory_t *self, dkt_err_t *err)
 {
     int version = 0;
-    dkt_status_t status =
-        s_number(self, "select max (version) from schema_version", &version, err);
+    dkt_status_t status = s_number(self, "select max (version) from schema_version", &version, err);
     self->upgrades_known = status == DKT_OK && version >= S_UPGRADES_AT;
     return status;
 }
@@ -82,10 +81,11 @@ static dkt_status_t s_read_asked(dkt_directory_t *self, dkt_err_t *err)
     char limit[S_NUMBER_BYTES];
     snprintf(limit, sizeof limit, "%d", DKT_UPGRADES_MAX);
     const char *params[] = {limit};
-    PGresult *result = dkt_control_run(self->conn,
-                                       "select client_id, target from upgrades"
-                                       " where state = 'asked' order by client_id limit $1::integer",
-                                       1, params, err);
+    PGresult *result =
+        dkt_control_run(self->conn,
+                        "select client_id, target from upgrades"
+                        " where state = 'asked' order by client_id limit $1::integer",
+                        1, params, err);
     if (!result) {
         return err->status;
     }

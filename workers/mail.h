@@ -53,7 +53,7 @@ typedef enum {
     DKT_MAIL_CONTEXT,  /* dkt_context_mail_t: the directory suspended or resumed a tenant */
     DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
     DKT_MAIL_ROWS,
-    DKT_MAIL_SETTLE, /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
+    DKT_MAIL_SETTLE,   /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
     DKT_MAIL_UPGRADES, /* dkt_upgrades_mail_t: these tenants are to run a step of their schema */
     DKT_MAIL_MIGRATE,  /* dkt_migrate_mail_t, to an actor */
     DKT_MAIL_MIGRATED, /* dkt_migrated_mail_t: what became of it */

@@ -63,7 +63,7 @@ typedef struct dkt_record {
     bool refusing;     /* BACKOFF after a failure: requests are answered `unavailable` at once */
     int32_t migrate_target; /* 0: no step of the schema is wanted of it; not in IDLE */
     uint32_t failures;      /* in a row */
-    uint32_t breaks;   /* in a row: it served, and ended unclean before DKT_STEADY_MS had passed */
+    uint32_t breaks; /* in a row: it served, and ended unclean before DKT_STEADY_MS had passed */
     int64_t ready_mono_ms;        /* when it began to serve */
     int64_t retry_mono_ms;        /* BACKOFF ends */
     int64_t absent_until_mono_ms; /* the directory does not know it */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Steps of the schema on their way to the owners that run them. The table upgrades is read again and
- * again, so that whatever is lost here (an actor that ended, a vshard that moved) is asked for once
- * more. A tenant that sleeps is woken as by a probe: it sleeps again as soon as it has answered.
+ * Steps of the schema on their way to the owners that run them. The table upgrades is read again
+ * and again, so that whatever is lost here (an actor that ended, a vshard that moved) is asked for
+ * once more. A tenant that sleeps is woken as by a probe: it sleeps again as soon as it has
+ * answered.
  *
  *   migrate_target 0 -UPGRADES-> wanted -MIGRATED, ENDED, IDLE-> 0
  */

@@ -238,8 +238,8 @@ static void s_take_mail(dkt_actor_t *self)
         } else if (mail->kind == DKT_MAIL_MIGRATE) {
             int32_t target = ((const dkt_migrate_mail_t *)mail)->target;
             if (!s_is_over(self)) {
-                s_step(self, &(dkt_tenant_event_t){.kind = DKT_TEV_MIGRATE,
-                                                   .schema_version = target});
+                s_step(self,
+                       &(dkt_tenant_event_t){.kind = DKT_TEV_MIGRATE, .schema_version = target});
             }
             free(mail);
         } else {

@@ -67,8 +67,7 @@
 /* -- schema: a step says which code understands what it leaves behind (`min_reader`) -- */
 #define DKT_SCHEMA_TENANT_READS  2 /* this code's number: the newest tenant schema it knows */
 #define DKT_SCHEMA_TENANT_NEEDS  1 /* and the oldest that it still serves */
-#define DKT_SCHEMA_CONTROL_READS 2 /* the same of the control database */
-#define DKT_SCHEMA_CONTROL_NEEDS 1
+#define DKT_SCHEMA_CONTROL_READS 2 /* the newest control schema it knows */
 
 /* -- store (libpq) -- */
 #define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */

@@ -74,7 +74,8 @@ typedef enum {
     DKT_BATCH_COMMIT, /* guard and a group's net effects */
     /* Guard, then the next step of the schema that the administrator has placed, up to
        migrate_target. A step that fails is undone and told (sqlstate and text of a result that is
-       OK): only the guard can fail the batch. result.schema_version is what the database has then */
+       OK): only the guard can fail the batch. result.schema_version is what the database has then
+     */
     DKT_BATCH_MIGRATE,
     /* The relay's, submitted by the shell beside the core's own; no guard, and a failure of theirs
        ends the connection like any other. */

@@ -35,9 +35,9 @@
 DKT_CHECKED dkt_status_t dkt_control_bootstrap(const char *admin_uri, const char *keys_folder,
                                                dkt_err_t *err);
 
-/* The schemas alone, of a fleet that may be running: control database and template get the steps they
- * lack. `contract`: contract steps as well, and those of the tenants are let loose; the caller knows
- * that no older code is left. */
+/* The schemas alone, of a fleet that may be running: control database and template get the steps
+ * they lack. `contract`: contract steps as well, and those of the tenants are let loose; the caller
+ * knows that no older code is left. */
 DKT_CHECKED dkt_status_t dkt_control_upgrade(const char *uri, bool contract, dkt_err_t *err);
 
 /* Enters a broker, or renews its entry; `workers_address` is what workers connect to. */

@@ -92,8 +92,8 @@ static dkt_status_t s_make_database(PGconn *conn, const char *name, dkt_err_t *e
     return status;
 }
 
-/* The template's version, from its comment: nobody can connect to it. 0: it is not there, or was left
- * half-made. */
+/* The template's version, from its comment: nobody can connect to it. 0: it is not there, or was
+ * left half-made. */
 static dkt_status_t s_template_version(PGconn *conn, int *version, dkt_err_t *err)
 {
     PGresult *result = dkt_control_run(conn,
@@ -117,8 +117,8 @@ static dkt_status_t s_close_template(PGconn *conn, int version, dkt_err_t *err)
                                       "alter database %I with allow_connections false"
                                       " is_template true",
                                       DKT_CONTROL_TEMPLATE, err);
-    snprintf(sql, sizeof sql,
-             "comment on database " DKT_CONTROL_TEMPLATE " is '" S_MARK "%d'", version);
+    snprintf(sql, sizeof sql, "comment on database " DKT_CONTROL_TEMPLATE " is '" S_MARK "%d'",
+             version);
     return status == DKT_OK ? dkt_control_exec(conn, sql, 0, NULL, err) : status;
 }
 
@@ -191,8 +191,8 @@ static dkt_status_t s_make_schemas(PGconn *conn, const char *uri, const char *da
                                          DKT_CONTROL_TEMPLATE, &old, err)
                               : err->status;
     if (status == DKT_OK) {
-        status = dkt_upgrade_apply(uri, database, control_steps, contract ? INT_MAX : 0, &version,
-                                   err);
+        status =
+            dkt_upgrade_apply(uri, database, control_steps, contract ? INT_MAX : 0, &version, err);
     }
     PGconn *control = status == DKT_OK ? dkt_control_connect(uri, NULL, "bootstrap", err) : NULL;
     status = status == DKT_OK && !control ? err->status : status;

@@ -154,7 +154,6 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
           2, dkt_pgstore_take_journal),
     S_ROW(RELAY_MARK, s_relay_mark, 0, NULL),
     S_ROW(MIGRATE_TIME, "select set_config('statement_timeout', $1::int8::text, true)", 0, NULL),
-    S_ROW(MIGRATE,
-          "select version, db_ms, code, error from docket_migrate($1::int8, $2::int8)", 4,
+    S_ROW(MIGRATE, "select version, db_ms, code, error from docket_migrate($1::int8, $2::int8)", 4,
           dkt_pgstore_take_migrate),
 };

@@ -48,8 +48,8 @@ typedef struct {
 typedef enum { DKT_SCHEMA_CONTROL, DKT_SCHEMA_TENANT } dkt_schema_kind_t;
 
 /* The steps of the binary, and behind them those of $DOCKET_SCHEMAS/control or /tenant, if the
- * variable is set: a way for tests to have a next version. INVALID_ARGUMENT: a file that is no step.
- * Heap, the caller's; NULL on failure. */
+ * variable is set: a way for tests to have a next version. INVALID_ARGUMENT: a file that is no
+ * step. Heap, the caller's; NULL on failure. */
 dkt_steps_t *dkt_steps_load(dkt_schema_kind_t kind, dkt_err_t *err);
 void dkt_steps_destroy(dkt_steps_t **self_p);
 

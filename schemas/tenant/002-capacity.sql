@@ -2,10 +2,10 @@
 -- min_reader: 1
 -- kind: expand
 --
--- "Can we still take gold today?" in SQL, next to `slots`: a row for each class with how many minutes
--- of resolvers are open to booking within its level, how many of them are free, and the first free
--- one. None free does not mean that nothing is accepted: the ledger may still rebook. As in `slots`,
--- holds are not seen. The last minute counts only if it ends within the level.
+-- "Can we still take gold today?" in SQL, next to `slots`: a row for each class with how many
+-- minutes of resolvers are open to booking within its level, how many of them are free, and the
+-- first free one. None free does not mean that nothing is accepted: the ledger may still rebook. As
+-- in `slots`, holds are not seen. The last minute counts only if it ends within the level.
 create view capacity as
 select c.name as class, c.level_minutes, count(s.time) as minutes,
     count(s.time) filter (where s.available = 'available') as free,

@@ -18,9 +18,9 @@ revoke all on migrations from public, docket_tenant;
 
 -- Runs the first placed step above the schema's version, up to p_target, with the guard and the
 -- entry in schema_version in one transaction: it runs once, and only the owner runs it. A step that
--- fails is undone by its subtransaction and told in code (its SQLSTATE) and error, so that the owner's
--- connection, and with it the lock, outlives it; a statement that took too long is such a failure
--- too (query_canceled is not among "others"). A stale epoch raises, as it does for every group.
+-- fails is undone by its subtransaction and told in code (its SQLSTATE) and error, so that the
+-- owner's connection, and with it the lock, outlives it; a statement that took too long is such a
+-- failure too (query_canceled is not among "others"). A stale epoch raises, as for every group.
 --
 -- search_path: nobody but the administrator may create in public; temporary ones come last.
 -- client_min_messages: a WARNING would look like a commit that is durable here only.

@@ -48,7 +48,7 @@ typedef struct {
     int64_t token_issued_ms;
     /* for activation */
     dkt_store_result_t lock, taken, loaded;
-    dkt_store_result_t migrate; /* what a step of the schema comes to */
+    dkt_store_result_t migrate;                     /* what a step of the schema comes to */
     void (*before_step)(void), (*after_step)(void); /* memory that fails */
 } bench_t;
 

@@ -74,7 +74,8 @@ static void test_pgstore_migrate_runs_each_step_once(void **state)
     assert_int_equal(result->min_reader, 1);
 }
 
-/* Whatever goes wrong, the owner's session and its lock outlive it, and nothing of the step stays. */
+/* Whatever goes wrong, the owner's session and its lock outlive it, and nothing of the step stays.
+ */
 static void test_pgstore_migrate_failure_is_undone_and_told(void **state)
 {
     (void)state;
@@ -162,8 +163,7 @@ static void test_schema_steps_of_the_binary_have_headers(void **state)
     (void)state;
     dkt_err_t err;
     for (int kind = DKT_SCHEMA_CONTROL; kind <= DKT_SCHEMA_TENANT; kind++) {
-        int reads =
-            kind == DKT_SCHEMA_TENANT ? DKT_SCHEMA_TENANT_READS : DKT_SCHEMA_CONTROL_READS;
+        int reads = kind == DKT_SCHEMA_TENANT ? DKT_SCHEMA_TENANT_READS : DKT_SCHEMA_CONTROL_READS;
         dkt_steps_t *steps = dkt_steps_load((dkt_schema_kind_t)kind, &err);
         assert_non_null(steps);
         assert_int_equal(dkt_steps_newest(steps), reads); /* this code knows its own schema */
@@ -214,8 +214,8 @@ static void test_schema_target_stops_before_a_contract_step(void **state)
         int version, contracted, target;
     } rows[] = {
         {0, 0, 6}, /* empty: no older code has known it */
-        {1, 0, 2}, {2, 0, 2}, {3, 0, 4}, {4, 0, 4}, {1, 3, 4},
-        {1, 6, 6}, {6, 0, 6}, {9, 0, 9}, /* made by newer code: nothing to do */
+        {1, 0, 2}, {2, 0, 2}, {3, 0, 4}, {4, 0, 4},
+        {1, 3, 4}, {1, 6, 6}, {6, 0, 6}, {9, 0, 9}, /* made by newer code: nothing to do */
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         assert_int_equal(dkt_steps_target(&steps, rows[i].version, rows[i].contracted),
