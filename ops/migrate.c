@@ -101,16 +101,12 @@ static dkt_status_t s_lock(dkt_migrate_t *self, dkt_err_t *err)
 /* Schemas nobody owns, then the tenants. */
 static dkt_status_t s_upgrade(dkt_migrate_t *self, bool contract, dkt_err_t *err)
 {
-    int contracted = 0;
     dkt_status_t status = dkt_control_upgrade(self->uri, contract, err);
     if (status == DKT_OK) {
         status = s_set_target(self, err);
     }
     if (status == DKT_OK) {
-        status = dkt_upgrade_contracted(self->conn, &contracted, err);
-    }
-    if (status == DKT_OK) {
-        status = dkt_upgrade_pool(self->conn, self->uri, self->tenant_steps, contracted, err);
+        status = dkt_upgrade_pool(self->conn, self->uri, self->tenant_steps, self->target, err);
     }
     return status == DKT_OK ? dkt_migrate_walk(self, err) : status;
 }

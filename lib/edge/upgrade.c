@@ -203,27 +203,46 @@ static dkt_status_t s_apply_pooled(PGconn *control, const char *uri, const char 
     return status == DKT_OK ? s_commit(control, err) : status;
 }
 
-dkt_status_t dkt_upgrade_pool(PGconn *control, const char *uri, const dkt_steps_t *steps,
-                              int contracted, dkt_err_t *err)
+static dkt_status_t s_apply_pool(PGconn *control, const char *uri, const dkt_steps_t *steps,
+                                 int contracted, dkt_err_t *err)
 {
-    dkt_status_t status = dkt_control_exec(control, S_LONGER, 0, NULL, err);
-    if (status == DKT_OK) {
-        status = s_wait_for_making(control, err);
-    }
-    PGresult *result = status == DKT_OK
-                           ? dkt_control_run(control,
-                                             "select database from pool where state = 'ready'"
-                                             " order by database",
-                                             0, NULL, err)
-                           : NULL;
+    PGresult *result = dkt_control_run(
+        control, "select database from pool where state = 'ready' order by database", 0, NULL, err);
     if (!result) {
         return err->status;
     }
+    dkt_status_t status = DKT_OK;
     for (int i = 0; i < PQntuples(result) && status == DKT_OK; i++) {
         status = s_apply_pooled(control, uri, PQgetvalue(result, i, 0), steps, contracted, err);
     }
     PQclear(result);
     return status;
+}
+
+dkt_status_t dkt_upgrade_pool(PGconn *control, const char *uri, const dkt_steps_t *steps,
+                              int target, dkt_err_t *err)
+{
+    int pooled = 0, contracted = 0;
+    char number[S_NUMBER_BYTES];
+    dkt_status_t status = s_number(control, "select pooled from schema_floor", &pooled, err);
+    if (status != DKT_OK || pooled >= target) {
+        return status; /* what was made since is a copy of a template that has them all */
+    }
+    status = dkt_control_exec(control, S_LONGER, 0, NULL, err);
+    if (status == DKT_OK) {
+        status = s_wait_for_making(control, err);
+    }
+    if (status == DKT_OK) {
+        status = dkt_upgrade_contracted(control, &contracted, err);
+    }
+    if (status == DKT_OK) {
+        status = s_apply_pool(control, uri, steps, contracted, err);
+    }
+    snprintf(number, sizeof number, "%d", target);
+    const char *params[] = {number};
+    return status == DKT_OK
+               ? dkt_control_exec(control, "update schema_floor set pooled = $1", 1, params, err)
+               : status;
 }
 
 /* -- tenants -- */

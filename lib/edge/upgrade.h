@@ -28,11 +28,11 @@ DKT_CHECKED dkt_status_t dkt_upgrade_contracted(PGconn *control, int *contracted
 DKT_CHECKED dkt_status_t dkt_upgrade_raise_floor(PGconn *control, const dkt_steps_t *steps,
                                                  dkt_err_t *err);
 
-/* Brings the ready-made databases up, in place: each is locked against being taken meanwhile. Those
- * that are being made are waited for first: they may be copies of an older template. `control` is
- * left with other time-outs than before. */
+/* Brings the ready-made databases to `target`, in place, after the template: each is locked against
+ * being taken meanwhile. Those that are being made are waited for first: they may be copies of an
+ * older template. `control` is left with other time-outs than before. */
 DKT_CHECKED dkt_status_t dkt_upgrade_pool(PGconn *control, const char *uri,
-                                          const dkt_steps_t *steps, int contracted, dkt_err_t *err);
+                                          const dkt_steps_t *steps, int target, dkt_err_t *err);
 
 /* The tenant's version, which is all if it has `target` already; otherwise the steps up to it are
  * placed, so that its owner can run them. */

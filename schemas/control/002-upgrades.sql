@@ -21,10 +21,12 @@ create index upgrades_asked on upgrades (client_id) where state = 'asked';
 alter table workers add column reads integer not null default 1;
 alter table workers add column control_reads integer not null default 1;
 
--- How far contract steps have been let loose: no worker whose code is older may own tenants.
+-- How far contract steps have been let loose: no worker whose code is older may own tenants. And how
+-- far the pool is.
 create table schema_floor (
     one        boolean primary key default true check (one),
     reads      integer not null, -- the largest min_reader of them
-    contracted integer not null  -- the newest of them
+    contracted integer not null, -- the newest of them
+    pooled     integer not null  -- all ready-made databases have this step
 );
-insert into schema_floor (reads, contracted) values (1, 0);
+insert into schema_floor (reads, contracted, pooled) values (1, 0, 0);
