@@ -7,6 +7,7 @@
 #include "ops/migrate.h"
 
 #include <getopt.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,11 @@
 #include "lib/edge/upgrade.h"
 #include "ops/commands.h"
 
-#define S_VARIABLE "DOCKET_JOIN"
-#define S_LOCK     "select 1 where pg_try_advisory_lock (7410, 3)"
+#define S_VARIABLE     "DOCKET_JOIN"
+#define S_LOCK_MS      3000
+#define S_LOCK_LOOK_MS 100
+#define S_LONGER       "set statement_timeout = '30s'; set lock_timeout = '10s'"
+#define S_LOCK         "select 1 where pg_try_advisory_lock (7410, 3)"
 
 static const char s_usage[] =
     "usage: docket migrate [--status | --finish] [OPTIONS]\n"
@@ -86,16 +90,23 @@ static dkt_status_t s_set_target(dkt_migrate_t *self, dkt_err_t *err)
     return status;
 }
 
+/* Patience: a busy control database is no reason to stop half-way, and the session of a command
+ * that was killed keeps its lock until the server notices. */
 static dkt_status_t s_lock(dkt_migrate_t *self, dkt_err_t *err)
 {
-    PGresult *result = dkt_control_run(self->conn, S_LOCK, 0, NULL, err);
-    if (!result) {
-        return err->status;
+    bool locked = false;
+    dkt_status_t status = dkt_control_exec(self->conn, S_LONGER, 0, NULL, err);
+    for (int waited_ms = 0; status == DKT_OK && !locked && waited_ms < S_LOCK_MS;
+         waited_ms += S_LOCK_LOOK_MS) {
+        PGresult *result = dkt_control_run(self->conn, S_LOCK, 0, NULL, err);
+        status = result ? DKT_OK : err->status;
+        locked = result && PQntuples(result) == 1;
+        PQclear(result);
+        (void)poll(NULL, 0, status != DKT_OK || locked ? 0 : S_LOCK_LOOK_MS);
     }
-    bool locked = PQntuples(result) == 1;
-    PQclear(result);
-    return locked ? DKT_OK
-                  : dkt_fail(err, DKT_CONFLICT, NULL, "another docket migrate is at work here");
+    return status != DKT_OK || locked
+               ? status
+               : dkt_fail(err, DKT_CONFLICT, NULL, "another docket migrate is at work here");
 }
 
 /* Schemas nobody owns, then the tenants. */

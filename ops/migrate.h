@@ -31,6 +31,7 @@ typedef struct {
     uint32_t window, open_count;
     dkt_migrate_open_t open[DKT_UPGRADES_MAX]; /* asked, not answered */
     uint32_t total, done, failed;
+    uint32_t unplaced; /* of those that failed: nobody got as far as to ask an owner */
     int64_t begun_mono_ms, shown_mono_ms;
 } dkt_migrate_t;
 

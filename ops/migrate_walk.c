@@ -16,6 +16,7 @@
 #include "ops/migrate.h"
 
 #define S_LOOK_MS      30
+#define S_CHANCE_MS    500  /* before databases that were out of reach are tried again */
 #define S_LINE_MS      1000 /* between two lines of progress, without a terminal */
 #define S_BAR_MS       100  /* with one */
 #define S_BAR_CELLS    30
@@ -85,6 +86,7 @@ static dkt_status_t s_ask(dkt_migrate_t *self, const char *client_id, const char
     dkt_err_t why;
     if (dkt_upgrade_place(self->uri, database, self->tenant_steps, self->target, &version, &why) !=
         DKT_OK) {
+        self->unplaced++;
         return s_fail(self, client_id, why.text, err);
     }
     if (version >= self->target) {
@@ -247,14 +249,27 @@ static dkt_status_t s_begin(dkt_migrate_t *self, dkt_err_t *err)
     return DKT_OK;
 }
 
-dkt_status_t dkt_migrate_walk(dkt_migrate_t *self, dkt_err_t *err)
+/* Until nobody is left that lacks the target and has not failed. */
+static dkt_status_t s_round(dkt_migrate_t *self, dkt_err_t *err)
 {
     int left = 1;
-    self->begun_mono_ms = dkt_clock_mono_ms();
+    self->failed = 0;
+    self->unplaced = 0;
     dkt_status_t status = s_begin(self, err);
     while (status == DKT_OK && left > 0) {
         status = s_pass(self, &left, err);
         (void)poll(NULL, 0, left > 0 ? S_LOOK_MS : 0);
+    }
+    return status;
+}
+
+dkt_status_t dkt_migrate_walk(dkt_migrate_t *self, dkt_err_t *err)
+{
+    self->begun_mono_ms = dkt_clock_mono_ms();
+    dkt_status_t status = s_round(self, err);
+    for (int i = 1; status == DKT_OK && self->unplaced > 0 && i < DKT_UPGRADE_CHANCES; i++) {
+        (void)poll(NULL, 0, S_CHANCE_MS);
+        status = s_round(self, err);
     }
     s_show(self, true);
     return status;

@@ -124,6 +124,7 @@
 #define DKT_UPGRADE_BREAKS    3    /* owners that one step may end before it counts as failed */
 #define DKT_UPGRADE_WINDOW    4    /* tenants asked at a time for each living worker */
 #define DKT_UPGRADE_WAIT_MS   30000 /* for an owner's answer, then the tenant counts as failed */
+#define DKT_UPGRADE_CHANCES   3    /* rounds of a walk in which some databases were out of reach */
 #define DKT_SCHEMA_STEPS_MAX  512
 #define DKT_SCHEMA_BYTES_MAX  262144 /* of one step's file */
 

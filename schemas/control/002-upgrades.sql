@@ -21,8 +21,8 @@ create index upgrades_asked on upgrades (client_id) where state = 'asked';
 alter table workers add column reads integer not null default 1;
 alter table workers add column control_reads integer not null default 1;
 
--- How far contract steps have been let loose: no worker whose code is older may own tenants. And how
--- far the pool is.
+-- How far contract steps have been let loose: no worker whose code is older may own tenants. And
+-- how far the pool is.
 create table schema_floor (
     one        boolean primary key default true check (one),
     reads      integer not null, -- the largest min_reader of them
