@@ -77,11 +77,12 @@ static dkt_status_t s_tenants(dkt_migrate_t *self, int *in_the_way, dkt_err_t *e
     char target[S_NUMBER_BYTES];
     snprintf(target, sizeof target, "%d", self->target);
     const char *params[] = {target};
-    PGresult *rows = dkt_control_run(
-        self->conn,
-        "select t.client_id, t.database from tenants t left join upgrades u"
-        "   on u.client_id = t.client_id where coalesce (u.version, 0) < $1 order by t.client_id",
-        1, params, err);
+    PGresult *rows =
+        dkt_control_run(self->conn,
+                        "select t.client_id, t.database from tenants t left join upgrades u"
+                        "   on u.client_id = t.client_id where coalesce (u.version, 0) < $1"
+                        "   and t.state <> 'deleting' order by t.client_id",
+                        1, params, err);
     if (!rows) {
         return err->status;
     }

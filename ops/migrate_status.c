@@ -58,16 +58,18 @@ static const char s_fleet_sql[] =
     " (select substring (shobj_description (oid, 'pg_database') from '\\d+')::integer"
     "    from pg_database where datname = '" DKT_CONTROL_TEMPLATE "') as template,"
     " (select contracted from schema_floor) as contracted,"
-    " (select count (*) from tenants) as tenants,"
-    " (select count (*) from tenants t where not exists (select from upgrades u"
-    "    where u.client_id = t.client_id)) as unseen,"
-    " (select count (*) from upgrades where version >= $1::integer) as finished,"
+    " (select count (*) from tenants where state <> 'deleting') as tenants,"
+    " (select count (*) from tenants t where t.state <> 'deleting' and not exists"
+    "    (select from upgrades u where u.client_id = t.client_id)) as unseen,"
+    " (select count (*) from upgrades u join tenants t on t.client_id = u.client_id"
+    "    where u.version >= $1::integer and t.state <> 'deleting') as finished,"
     " (select count (*) from upgrades where state = 'asked') as asked";
 
 static const char s_failed_sql[] =
     "select client_id, version, target, coalesce (error, '') as error,"
     " extract (epoch from clock_timestamp () - at)::bigint as age_s"
-    " from upgrades where state = 'failed' order by client_id";
+    " from upgrades u where state = 'failed' and not exists (select from tenants t"
+    "    where t.client_id = u.client_id and t.state = 'deleting') order by client_id";
 
 static void s_print_failed(const json_t *failed)
 {

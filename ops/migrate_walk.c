@@ -207,7 +207,7 @@ static dkt_status_t s_pass(dkt_migrate_t *self, int *left, dkt_err_t *err)
         "select t.client_id, t.database, t.state,"
         "   t.created_at < clock_timestamp () - interval '" S_HALF_MADE "'"
         " from tenants t left join upgrades u on u.client_id = t.client_id"
-        " where coalesce (u.version, 0) < $1::integer"
+        " where coalesce (u.version, 0) < $1::integer and t.state <> 'deleting'"
         "   and not coalesce (u.state = 'failed' and u.at >= $2::timestamptz, false)"
         " order by t.client_id",
         2, params, err);

@@ -31,7 +31,10 @@ typedef struct {
     bool can_poison; /* some requests are refused by the database for a reason of its own */
     bool quiet; /* few requests, many of them just before a minute closes: slots are free there */
     bool can_migrate; /* steps of the schema are asked for, and some fail */
-    bool can_unlock;  /* a lock may vanish under a living session, as in a failover of PostgreSQL */
+    uint32_t
+        age_round_ms; /* what is old goes this often, kept for seconds instead of days; 0: never */
+    uint32_t request_ids_ms, tickets_ms, journal_ms; /* kept so long */
+    bool can_unlock; /* a lock may vanish under a living session, as in a failover of PostgreSQL */
 } sim_options_t;
 
 /* What the seed makes of the world; printed before a run. */
