@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Turns the numbered SQL files of schemas/control and schemas/tenant into C arrays, so that the
+# Turns the numbered SQL files of schemas/control, tenant and upgrade into C arrays, so that the
 # binary carries its schemas. Run at build time: cmake -DSCHEMAS=dir -DOUTPUT=file.c -P this.
 cmake_minimum_required(VERSION 3.25)
 
@@ -33,9 +33,10 @@ endfunction()
 
 embed_folder(control control)
 embed_folder(tenant tenant)
+embed_folder(upgrade upgrade)
 file(WRITE ${OUTPUT} "/* Generated from schemas/ by cmake/embed_sql.cmake. */
 #include \"lib/edge/schema.h\"
 
 #include <stddef.h>
 
-${control}${tenant}")
+${control}${tenant}${upgrade}")

@@ -11,6 +11,7 @@ int dkt_up_main(int argc, char **argv);
 int dkt_doctor_main(int argc, char **argv);
 int dkt_events_main(int argc, char **argv);
 int dkt_top_main(int argc, char **argv);
+int dkt_migrate_main(int argc, char **argv);
 int dkt_bench_policy_main(int argc, char **argv);
 int dkt_bench_ledger_main(int argc, char **argv);
 

@@ -30,6 +30,7 @@ static const s_command_t s_commands[] = {
      "get | set | list | suspend | resume | export | delete | receipt"},
     {"events", dkt_events_main, "tail: what happens to tickets, as it happens"},
     {"top", dkt_top_main, "what every worker does, once a second"},
+    {"migrate", dkt_migrate_main, "new schemas into a running fleet, tenant by tenant"},
     {"worker", dkt_worker_main, "one more worker for a running fleet"},
     {"broker", dkt_broker_main, "one more broker for a running fleet"},
     {"bench", s_bench_main, "measure: policy | ledger | load | chain | plpgsql"},

@@ -139,7 +139,7 @@ static void s_connect(dkt_directory_t *self)
         return;
     }
     self->next_poll_mono_ms = 0;
-    if (s_register(self, &err) != DKT_OK) {
+    if (dkt_directory_schema(self, &err) != DKT_OK || s_register(self, &err) != DKT_OK) {
         s_close(self, err.text);
         return;
     }
@@ -301,6 +301,9 @@ static void s_poll(dkt_directory_t *self)
     if (status == DKT_OK && !self->leading) {
         status = s_depose(self, result, seen, count, &err);
     }
+    if (status == DKT_OK) {
+        status = dkt_directory_upgrade(self, &err);
+    }
     PQclear(result);
     if (status != DKT_OK) {
         s_close(self, err.text);
@@ -457,6 +460,14 @@ static void s_look_up(dkt_directory_t *self, dkt_mail_t *list)
     }
 }
 
+static void s_migrated(dkt_directory_t *self, const dkt_migrated_mail_t *mail)
+{
+    dkt_err_t err;
+    if (self->conn && dkt_directory_migrated(self, mail, &err) != DKT_OK) {
+        s_close(self, err.text);
+    }
+}
+
 /* Returns false when told to stop. Lookups are gathered, so that a burst is one query. */
 static bool s_take(dkt_directory_t *self, dkt_mail_t *mail)
 {
@@ -472,6 +483,8 @@ static bool s_take(dkt_directory_t *self, dkt_mail_t *mail)
         } else {
             if (mail->kind == DKT_MAIL_HOLDER) {
                 s_ask_holder(self, (dkt_holder_mail_t *)mail);
+            } else if (mail->kind == DKT_MAIL_MIGRATED) {
+                s_migrated(self, (const dkt_migrated_mail_t *)mail);
             } else if (mail->kind == DKT_MAIL_REFRESH) {
                 self->next_poll_mono_ms = 0;
             } else if (mail->kind == DKT_MAIL_LEAVE) {
@@ -525,6 +538,7 @@ static void s_take_notices(dkt_directory_t *self)
     while ((notice = PQnotifies(self->conn))) {
         if (notice->be_pid != PQbackendPID(self->conn)) {
             self->next_poll_mono_ms = 0;
+            self->upgrade_mono_ms = 0;
         }
         PQfreemem(notice);
     }

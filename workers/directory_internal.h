@@ -34,6 +34,10 @@ struct dkt_directory {
     char deleting_mark[24]; /* and of the tenants that are being deleted */
     int64_t age_mono_ms;    /* directory_age.c: the next statement is due, */
     uint32_t age_next;      /* and which */
+    /* directory_upgrade.c */
+    int64_t upgrade_mono_ms; /* the next look for tenants that are asked for a step */
+    bool upgrades_known;     /* the control database's schema has them */
+    bool reads_told;         /* our row says which schema we know */
     /* directory_wake.c */
     dkt_mail_t *settles, *settles_last;      /* not written yet, oldest first */
     uint8_t unread[DKT_VSHARDS / 8];         /* bit set of vshards whose rows were not read yet */
@@ -82,5 +86,16 @@ void dkt_directory_wake_take(dkt_directory_t *self, dkt_mail_t *mail);
 DKT_CHECKED dkt_status_t dkt_directory_wake(dkt_directory_t *self, dkt_err_t *err);
 /* Frees what could not be written. */
 void dkt_directory_wake_fini(dkt_directory_t *self);
+
+/* -- directory_upgrade.c: schemas -- */
+
+/* At the begin of a session: may this code work with what the databases have become? CONFLICT if it
+ * may not, and err says why. */
+DKT_CHECKED dkt_status_t dkt_directory_schema(dkt_directory_t *self, dkt_err_t *err);
+/* With every poll: tells the node loop which tenants are asked for a step, now and then. */
+DKT_CHECKED dkt_status_t dkt_directory_upgrade(dkt_directory_t *self, dkt_err_t *err);
+/* Writes what became of a step; what cannot be written is asked for again. */
+DKT_CHECKED dkt_status_t dkt_directory_migrated(dkt_directory_t *self,
+                                                const dkt_migrated_mail_t *mail, dkt_err_t *err);
 
 #endif

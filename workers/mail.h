@@ -12,6 +12,9 @@
  *      |  +--- WORK HASHED RELAY_ASK --------> tenant actors --RELAY_*--> relay
  *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT
  *                                           DELETING ROWS
+ *
+ *   steps of the schema: directory -UPGRADES-> node loop -MIGRATE-> actor -MIGRATED-> node loop
+ *   -MIGRATED-> directory
  */
 #ifndef DKT_WORKERS_MAIL_H
 #define DKT_WORKERS_MAIL_H
@@ -58,8 +61,11 @@ typedef enum {
     DKT_MAIL_DELETING, /* dkt_deleting_mail_t: these tenants exist no more */
     DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
     DKT_MAIL_ROWS,
-    DKT_MAIL_PROBE,  /* to the node: the stream of events is new, look into every tenant */
-    DKT_MAIL_SETTLE, /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
+    DKT_MAIL_PROBE,    /* to the node: the stream of events is new, look into every tenant */
+    DKT_MAIL_SETTLE,   /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
+    DKT_MAIL_UPGRADES, /* dkt_upgrades_mail_t: these tenants are to run a step of their schema */
+    DKT_MAIL_MIGRATE,  /* dkt_migrate_mail_t, to an actor */
+    DKT_MAIL_MIGRATED, /* dkt_migrated_mail_t: what became of it */
     /* dkt_relay_mail_t, from actors to the relay */
     DKT_MAIL_RELAY_BEGIN,
     DKT_MAIL_RELAY_ROW,
@@ -181,6 +187,31 @@ typedef struct {
     dkt_client_t client;
     int64_t due_ms; /* INT64_MAX: nothing is due, the row goes */
 } dkt_settle_mail_t;
+
+typedef struct {
+    dkt_client_t client;
+    int32_t target;
+} dkt_upgrade_row_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    uint32_t count; /* <= DKT_UPGRADES_MAX */
+    dkt_upgrade_row_t rows[];
+} dkt_upgrades_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    int32_t target;
+} dkt_migrate_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    dkt_client_t client;
+    int32_t target, version; /* version 0: nobody knows */
+    bool broke;              /* the owner ended meanwhile, which may be the step's doing */
+    bool failed;             /* nobody should try again */
+    char text[DKT_ERR_TEXT_BYTES_MAX];
+} dkt_migrated_mail_t;
 
 typedef struct {
     dkt_mail_t mail;

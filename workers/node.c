@@ -109,6 +109,17 @@ static void s_on_rows(dkt_node_t *self, dkt_mail_t *mail)
     free(mail);
 }
 
+static void s_on_upgrades(dkt_node_t *self, dkt_mail_t *mail)
+{
+    dkt_node_upgrades(self, (dkt_upgrades_mail_t *)mail);
+    free(mail);
+}
+
+static void s_on_migrated(dkt_node_t *self, dkt_mail_t *mail)
+{
+    dkt_node_migrated(self, (dkt_migrated_mail_t *)mail);
+}
+
 /* Journals of tenants that sleep must be published again, too. */
 static void s_on_probe(dkt_node_t *self, dkt_mail_t *mail)
 {
@@ -134,6 +145,7 @@ static const struct {
     {DKT_MAIL_TABLE, s_on_table},         {DKT_MAIL_BROKERS, s_on_brokers},
     {DKT_MAIL_CONTEXT, s_on_context},     {DKT_MAIL_STOP, s_on_stop},
     {DKT_MAIL_RELAY_ASK, s_on_relay_ask}, {DKT_MAIL_ROWS, s_on_rows},
+    {DKT_MAIL_UPGRADES, s_on_upgrades},   {DKT_MAIL_MIGRATED, s_on_migrated},
     {DKT_MAIL_PROBE, s_on_probe},         {DKT_MAIL_DELETING, s_on_deleting},
 };
 #define S_HANDLER_COUNT (sizeof s_handlers / sizeof s_handlers[0])

@@ -61,8 +61,9 @@ typedef struct dkt_record {
     bool probe;        /* only looked into: passivated as soon as nothing is due */
     bool marked;       /* the table wake has it as active and ours */
     bool refusing;     /* BACKOFF after a failure: requests are answered `unavailable` at once */
-    uint32_t failures; /* in a row */
-    uint32_t breaks;   /* in a row: it served, and ended unclean before DKT_STEADY_MS had passed */
+    int32_t migrate_target; /* 0: no step of the schema is wanted of it; not in IDLE */
+    uint32_t failures;      /* in a row */
+    uint32_t breaks; /* in a row: it served, and ended unclean before DKT_STEADY_MS had passed */
     int64_t ready_mono_ms;        /* when it began to serve */
     int64_t started_mono_us;      /* its actor */
     int64_t lost_mono_us;         /* CLOSING because it is somebody else's, since then; 0: not so */
@@ -230,6 +231,16 @@ void dkt_node_end_probe(dkt_node_t *self, dkt_record_t *record);
 bool dkt_node_may_passivate(dkt_node_t *self, dkt_record_t *record);
 /* Wakes who is due, asks for who may have been forgotten. */
 void dkt_node_wake(dkt_node_t *self);
+
+/* -- node_upgrade.c: steps of the schema -- */
+
+void dkt_node_upgrades(dkt_node_t *self, const dkt_upgrades_mail_t *upgrades);
+/* Its actor is there: passes on what is wanted of it. */
+void dkt_node_migrate(dkt_record_t *record);
+/* Takes the mail. */
+void dkt_node_migrated(dkt_node_t *self, dkt_migrated_mail_t *mail);
+/* Its actor has ended without an answer. */
+void dkt_node_migrate_ended(dkt_node_t *self, dkt_record_t *record, const dkt_actor_mail_t *event);
 
 /* -- node_turn.c: time -- */
 

@@ -40,6 +40,7 @@ void dkt_node_move(dkt_node_t *self, dkt_record_t *record, dkt_node_state_t stat
     assert(s_legal[record->state] & (1u << state));
     if (state == DKT_NODE_IDLE) {
         dkt_node_end_probe(self, record);
+        record->migrate_target = 0;
     }
     TAILQ_REMOVE(&self->lists[record->state], record, of_state);
     self->counts_of_state[record->state]--;

@@ -125,6 +125,7 @@ static void s_start(dkt_node_t *self, dkt_record_t *record)
     record->started_mono_us = dkt_clock_mono_us();
     record->lost_mono_us = 0;
     dkt_node_move(self, record, DKT_NODE_STARTING);
+    dkt_node_migrate(record);
     dkt_mail_t *mail = dkt_node_take_pending(self, record);
     while (mail) {
         dkt_mail_t *next = mail->next;
@@ -384,6 +385,7 @@ void dkt_node_ended(dkt_node_t *self, dkt_actor_mail_t *event)
         mail = next;
     }
     dkt_node_settle(self, record, event);
+    dkt_node_migrate_ended(self, record, event);
     s_after_end(self, record, event);
 }
 

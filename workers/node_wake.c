@@ -159,5 +159,5 @@ bool dkt_node_may_passivate(dkt_node_t *self, dkt_record_t *record)
         lookup->client = record->client;
         dkt_mail_post(self->env->directory_box, &lookup->mail, DKT_MAIL_LOOKUP);
     }
-    return record->marked && up;
+    return record->marked && up && record->migrate_target == 0;
 }

@@ -172,6 +172,18 @@ static void s_tell_changed(dkt_actor_t *self)
     }
 }
 
+static void s_port_migrated(void *ctx, const dkt_migrated_t *migrated)
+{
+    dkt_actor_t *self = ctx;
+    dkt_migrated_mail_t *mail = dkt_mail_alloc(sizeof *mail);
+    mail->client = self->config.client;
+    mail->target = migrated->target;
+    mail->version = migrated->version;
+    mail->failed = migrated->outcome == DKT_MIGRATE_FAILED;
+    snprintf(mail->text, sizeof mail->text, "%s", migrated->text);
+    dkt_mail_post(self->config.env->node_box, &mail->mail, DKT_MAIL_MIGRATED);
+}
+
 static void s_port_log(void *ctx, dkt_log_level_t level, const char *text)
 {
     dkt_actor_t *self = ctx;
@@ -255,6 +267,13 @@ static void s_take_mail(dkt_actor_t *self)
         } else if (mail->kind == DKT_MAIL_RELAY_ASK) {
             if (!s_is_over(self)) {
                 dkt_relay_feed_ask(&self->feed, (const dkt_relay_ask_mail_t *)mail, self->store);
+            }
+            free(mail);
+        } else if (mail->kind == DKT_MAIL_MIGRATE) {
+            int32_t target = ((const dkt_migrate_mail_t *)mail)->target;
+            if (!s_is_over(self)) {
+                s_step(self,
+                       &(dkt_tenant_event_t){.kind = DKT_TEV_MIGRATE, .schema_version = target});
             }
             free(mail);
         } else {
@@ -364,6 +383,7 @@ static bool s_open(dkt_actor_t *self)
         .random = s_port_random,
         .refused = s_port_refused,
         .changed = s_port_changed,
+        .migrated = s_port_migrated,
         .log = s_port_log,
     };
     const dkt_env_t *env = self->config.env;

@@ -2,9 +2,9 @@
  *
  * The actor of one tenant: a zactor that owns the tenant's core and its one PostgreSQL connection.
  *   pipe     DRAIN, SUSPEND, RESUME, $TERM
- *   mailbox  WORK, HASHED
- *   gives    ANSWER, WORK (given back), SETTINGS, READY once, ENDED last; to the node loop, but
- *            SETTINGS to the accounts actor
+ *   mailbox  WORK, HASHED, MIGRATE
+ *   gives    ANSWER, WORK (given back), SETTINGS, MIGRATED, READY once, ENDED last; to the
+ *            node loop, but SETTINGS to the accounts actor
  * After ENDED the thread is gone or about to go; destroy then does not wait for long.
  */
 #ifndef DKT_WORKERS_TENANT_ACTOR_H

@@ -65,6 +65,11 @@
 #define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */
 #define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
 
+/* -- schema: a step says which code understands what it leaves behind (`min_reader`) -- */
+#define DKT_SCHEMA_TENANT_READS  2 /* this code's number: the newest tenant schema it knows */
+#define DKT_SCHEMA_TENANT_NEEDS  1 /* and the oldest that it still serves */
+#define DKT_SCHEMA_CONTROL_READS 2 /* the newest control schema it knows */
+
 /* -- tenant, age: what is old goes in small steps, between two groups -- */
 #define DKT_AGE_FIRST_MS       20000  /* the first round: once to twice this after activation */
 #define DKT_AGE_ROUND_MS       600000 /* from the end of one round to the next */
@@ -129,6 +134,17 @@
 #define DKT_BROKER_SOURCES_MAX     4096  /* peers whose quota is remembered */
 #define DKT_BROKER_TOKENS_MAX      16384 /* verified tokens remembered, of at most 1 KiB each */
 #define DKT_BROKER_BAD_TOKENS_MAX  256   /* and refused ones, so that a retry loop stays cheap */
+
+/* -- upgrades of the schema -- */
+#define DKT_MIGRATE_STEP_MS   1000 /* a step's statement: a group decided before it still commits */
+#define DKT_UPGRADES_MAX      64   /* tenants asked at a time, of all workers */
+#define DKT_UPGRADE_LOOK_MS   250  /* a directory looks for asked tenants this often */
+#define DKT_UPGRADE_BREAKS    3    /* owners that one step may end before it counts as failed */
+#define DKT_UPGRADE_WINDOW    4    /* tenants asked at a time for each living worker */
+#define DKT_UPGRADE_WAIT_MS   30000 /* for an owner's answer, then the tenant counts as failed */
+#define DKT_UPGRADE_CHANCES   3    /* rounds of a walk in which some databases were out of reach */
+#define DKT_SCHEMA_STEPS_MAX  512
+#define DKT_SCHEMA_BYTES_MAX  262144 /* of one step's file */
 
 /* -- worker -- */
 #define DKT_ACTIVATIONS_MAX        16 /* per worker: 1000 connects at once take 6 to 8 s */

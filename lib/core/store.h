@@ -63,8 +63,8 @@ typedef struct {
 /* -- batches -- */
 
 typedef enum {
-    DKT_BATCH_LOCK, /* pg_try_advisory_lock; result.locked, db_ms; if somebody else has it, text is
-                       the application_name of that session */
+    DKT_BATCH_LOCK, /* pg_try_advisory_lock; result.locked, db_ms, schema_version, min_reader; if
+                       somebody else has it, text is the application_name of that session */
     DKT_BATCH_TAKE, /* owner row: epoch + 1 where table version <= mine; result.taken, epoch, db_ms,
                        last_journal_ms, last_journal_seq, last_ticket, last handoff body */
     DKT_BATCH_LOAD, /* settings, live tickets (open, or dispatched and not breached; without subject
@@ -72,8 +72,13 @@ typedef enum {
     DKT_BATCH_GUARD,  /* the bare guard */
     DKT_BATCH_READ,   /* lookups, gets and lists; no guard, writes nothing */
     DKT_BATCH_COMMIT, /* guard and a group's net effects */
-    DKT_BATCH_AGE,    /* guard, then one small step of dropping what is old; durable soon, not at
-                         once: losing it repeats, so its success proves nothing to anybody */
+    /* Guard, then the next step of the schema that the administrator has placed, up to
+       migrate_target. A step that fails is undone and told (sqlstate and text of a result that is
+       OK): only the guard can fail the batch. result.schema_version is what the database has then
+     */
+    DKT_BATCH_MIGRATE,
+    DKT_BATCH_AGE, /* guard, then one small step of dropping what is old; durable soon, not at
+                      once: losing it repeats, so its success proves nothing to anybody */
     /* The relay's, submitted by the shell beside the core's own; no guard, and a failure of theirs
        ends the connection like any other. */
     DKT_BATCH_RELAY_READ, /* progress, and journal rows after a sequence number */
@@ -165,8 +170,9 @@ typedef struct {
 
 typedef struct {
     dkt_batch_kind_t kind;
-    uint64_t epoch; /* GUARD, COMMIT, AGE, RELAY_MARK, TAKE (out) */
+    uint64_t epoch; /* GUARD, COMMIT, AGE, MIGRATE, RELAY_MARK, TAKE (out) */
     union {
+        int32_t migrate_target;    /* MIGRATE */
         dkt_table_version_t table; /* TAKE */
         dkt_read_t read;
         dkt_commit_t commit;
@@ -194,11 +200,12 @@ typedef struct {
     dkt_batch_kind_t kind;
     dkt_store_outcome_t outcome;
     char sqlstate[6]; /* "" if none; DK001 stale epoch, DK002 past not_after,
-                          DK003 a change whose row is not there */
+                          DK003 a change whose row is not there, DK004 a step nobody placed */
     char text[DKT_ERR_TEXT_BYTES_MAX];
     int64_t
         db_ms; /* the database's clock, where the batch had a guard, a take or a lock; 0: none */
     bool locked, taken;
+    int32_t schema_version, min_reader; /* LOCK, MIGRATE; 0: unknown */
     uint64_t epoch;
     int64_t last_journal_ms;
     uint64_t last_journal_seq, last_ticket;

@@ -222,8 +222,7 @@ bool dkt_tenant_to_solo(dkt_tenant_t *self, dkt_call_t *call)
     return true;
 }
 
-/* Nothing decided or looked up is unfinished. */
-static bool s_quiet(const dkt_tenant_t *self)
+bool dkt_tenant_quiet(const dkt_tenant_t *self)
 {
     return !self->inflight && dkt_group_empty(self->gathering) && self->need_count == 0 &&
            self->reading_count == 0;
@@ -232,15 +231,15 @@ static bool s_quiet(const dkt_tenant_t *self)
 void dkt_tenant_process(dkt_tenant_t *self)
 {
     while (!self->failed && self->state == DKT_TENANT_SERVING) {
-        if (self->solo_active && s_quiet(self)) {
+        if (self->solo_active && dkt_tenant_quiet(self)) {
             self->solo_active = false;
             self->gathering->solo = false;
         }
-        if (self->solo_active) {
+        if (self->solo_active || dkt_tenant_migrate(self)) {
             return;
         }
         if (!dkt_works_empty(&self->solo)) {
-            if (!s_quiet(self)) {
+            if (!dkt_tenant_quiet(self)) {
                 return;
             }
             self->solo_active = true;
@@ -356,13 +355,13 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self)
 
 bool dkt_tenant_settled(const dkt_tenant_t *self)
 {
-    return self->state == DKT_TENANT_SERVING && s_quiet(self);
+    return self->state == DKT_TENANT_SERVING && dkt_tenant_quiet(self);
 }
 
 bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms)
 {
-    if (self->state != DKT_TENANT_SERVING || self->held > 0 || !s_quiet(self) ||
-        dkt_tenant_age_owes(self)) {
+    if (self->state != DKT_TENANT_SERVING || self->held > 0 || self->migrate_target != 0 ||
+        !dkt_tenant_quiet(self) || dkt_tenant_age_owes(self)) {
         return false;
     }
     dkt_ledger_counts_t counts;
@@ -380,7 +379,8 @@ bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms)
  */
 static void s_drain_step(dkt_tenant_t *self)
 {
-    if (self->inflight || self->reading_count > 0 || self->fenced_count > 0 || self->hashing) {
+    if (self->inflight || self->reading_count > 0 || self->fenced_count > 0 || self->hashing ||
+        self->migrate_sent) {
         return;
     }
     if (self->handoff_written) {
@@ -453,6 +453,12 @@ static void s_on_result(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     }
 }
 
+static void s_on_migrate(dkt_tenant_t *self, const dkt_tenant_event_t *event)
+{
+    dkt_tenant_on_migrate(self, event);
+    dkt_tenant_process(self);
+}
+
 static void s_on_hashed(dkt_tenant_t *self, const dkt_tenant_event_t *event)
 {
     dkt_tenant_on_hashed(self, event->job);
@@ -476,27 +482,32 @@ static void s_illegal(dkt_tenant_t *self, const dkt_tenant_event_t *event)
 
 typedef void(s_event_fn)(dkt_tenant_t *, const dkt_tenant_event_t *);
 
-static s_event_fn *const s_table[DKT_TENANT_STATE_COUNT][DKT_TEV_DRAIN + 1] = {
-    /* CONNECTED, LOST, REQUEST, HASHED, RESULT, TICK, FLUSH, SUSPEND, DRAIN */
+static s_event_fn *const s_table[DKT_TENANT_STATE_COUNT][DKT_TEV_MIGRATE + 1] = {
+    /* CONNECTED, LOST, REQUEST, HASHED, RESULT, TICK, FLUSH, SUSPEND, DRAIN, MIGRATE */
     [DKT_TENANT_CONNECTING] = {dkt_tenant_on_connected, s_on_lost, s_on_wait, s_illegal, s_illegal,
-                               s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early},
+                               s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early,
+                               dkt_tenant_on_migrate},
     [DKT_TENANT_LOCKING] = {s_illegal, s_on_lost, s_on_wait, s_illegal, dkt_tenant_on_locked,
-                            s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early},
+                            s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early,
+                            dkt_tenant_on_migrate},
     [DKT_TENANT_TAKING] = {s_illegal, s_on_lost, s_on_wait, s_illegal, dkt_tenant_on_taken,
-                           s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early},
+                           s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early,
+                           dkt_tenant_on_migrate},
     [DKT_TENANT_LOADING] = {s_illegal, s_on_lost, s_on_wait, s_illegal, dkt_tenant_on_loaded,
-                            s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early},
+                            s_on_tick_waiting, s_ignore, s_on_suspend, s_on_drain_early,
+                            dkt_tenant_on_migrate},
     [DKT_TENANT_SERVING] = {s_illegal, s_on_lost, s_on_request, s_on_hashed, s_on_result, s_on_tick,
-                            s_on_flush, s_on_suspend, s_on_drain},
+                            s_on_flush, s_on_suspend, s_on_drain, s_on_migrate},
     [DKT_TENANT_DRAINING] = {s_illegal, s_on_lost, s_on_return, s_on_hashed, s_on_result,
-                             s_on_tick_draining, s_on_flush_draining, s_on_suspend, s_ignore},
+                             s_on_tick_draining, s_on_flush_draining, s_on_suspend, s_ignore,
+                             s_ignore},
     [DKT_TENANT_ENDED] = {s_ignore, s_ignore, s_on_return, s_ignore, s_ignore, s_ignore, s_ignore,
-                          s_ignore, s_ignore},
+                          s_ignore, s_ignore, s_ignore},
 };
 
 void dkt_tenant_step(dkt_tenant_t *self, int64_t mono_ms, const dkt_tenant_event_t *event)
 {
-    assert(event->kind <= DKT_TEV_DRAIN);
+    assert(event->kind <= DKT_TEV_MIGRATE);
     if (mono_ms > self->mono_ms) {
         self->mono_ms = mono_ms;
     }

@@ -7,8 +7,9 @@
  *   state     CONNECTING -> LOCKING -> TAKING -> LOADING -> SERVING -> DRAINING -> ENDED
  *                  any failure on the way, or of any batch, goes to ENDED at once
  *
- * Events in: CONNECTED, REQUEST, HASHED, RESULT, TICK, DRAIN, LOST.
- * Port calls out: submit a batch, answer a request, give it back undecided, hash a password, log.
+ * Events in: CONNECTED, REQUEST, HASHED, RESULT, TICK, DRAIN, LOST, MIGRATE.
+ * Port calls out: submit a batch, answer a request, give it back undecided, hash a password, tell
+ * what became of a step of the schema, log.
  * Works belong to the core from the REQUEST event until it passes them to answer, moved or
  * give_back; it passes every one exactly once, at the latest when it ends.
  */
@@ -64,6 +65,19 @@ typedef struct dkt_tenant dkt_tenant_t;
 
 typedef enum { DKT_LOG_DEBUG, DKT_LOG_INFO, DKT_LOG_WARN, DKT_LOG_ERROR } dkt_log_level_t;
 
+typedef enum {
+    DKT_MIGRATE_RAN,    /* one step, or the schema was there already: `version` */
+    DKT_MIGRATE_LATER,  /* it could not have its locks or its time, and was undone: ask again */
+    DKT_MIGRATE_FAILED, /* it was refused, and undone: somebody must look */
+} dkt_migrate_outcome_t;
+
+typedef struct {
+    int32_t target;  /* as asked */
+    int32_t version; /* what the database has now */
+    dkt_migrate_outcome_t outcome;
+    const char *text; /* why, unless it ran */
+} dkt_migrated_t;
+
 /* What the core asks of its shell. All calls happen inside dkt_tenant_step. */
 typedef struct {
     void *ctx;
@@ -81,6 +95,8 @@ typedef struct {
     /* the table `changes` has a new row, durable: the audit log and the control database's copy
        want it. `settings` NULL: the password was changed */
     void (*changed)(void *ctx, const dkt_settings_t *settings);
+    /* the answer to a MIGRATE event; none if the tenant ends before */
+    void (*migrated)(void *ctx, const dkt_migrated_t *migrated);
     void (*log)(void *ctx, dkt_log_level_t level, const char *text);
 } dkt_tenant_port_t;
 
@@ -129,6 +145,7 @@ typedef enum {
     DKT_TEV_FLUSH,     /* no more requests at hand: send what was gathered */
     DKT_TEV_SUSPEND,   /* flag: the directory suspended or resumed the tenant */
     DKT_TEV_DRAIN,     /* hand off or passivate: commit what is decided, give back the rest, end */
+    DKT_TEV_MIGRATE,   /* schema_version: run the next step towards it between two groups */
 } dkt_tenant_event_kind_t;
 
 typedef struct {
@@ -138,6 +155,7 @@ typedef struct {
         const dkt_hash_job_t *job;
         const dkt_store_result_t *result;
         bool flag;
+        int32_t schema_version;
     };
 } dkt_tenant_event_t;
 

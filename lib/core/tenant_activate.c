@@ -26,6 +26,25 @@ static bool s_batch_failed(dkt_tenant_t *self, const dkt_store_result_t *result)
     return true;
 }
 
+/* Before anything is written: a schema that a step has left behind for newer code only, or one that
+ * this code has stopped to serve. True: it ended. */
+static bool s_schema_foreign(dkt_tenant_t *self, const dkt_store_result_t *result)
+{
+    char text[DKT_ERR_TEXT_BYTES_MAX];
+    if (result->min_reader > DKT_SCHEMA_TENANT_READS) {
+        snprintf(text, sizeof text,
+                 "schema %d is for code that reads %d, this reads %d: a newer docket must serve it",
+                 (int)result->schema_version, (int)result->min_reader, DKT_SCHEMA_TENANT_READS);
+    } else if (result->schema_version != 0 && result->schema_version < DKT_SCHEMA_TENANT_NEEDS) {
+        snprintf(text, sizeof text, "schema %d is too old, this needs %d: run docket migrate",
+                 (int)result->schema_version, DKT_SCHEMA_TENANT_NEEDS);
+    } else {
+        return false;
+    }
+    dkt_tenant_finish(self, false, text);
+    return true;
+}
+
 void dkt_tenant_on_locked(dkt_tenant_t *self, const dkt_tenant_event_t *event)
 {
     if (s_batch_failed(self, event->result)) {
@@ -34,6 +53,9 @@ void dkt_tenant_on_locked(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     if (!event->result->locked && !DKT_PLANTED(NO_LOCK)) {
         self->end.lock_held = true;
         dkt_tenant_finish(self, false, "another owner holds the lock");
+        return;
+    }
+    if (s_schema_foreign(self, event->result)) {
         return;
     }
     dkt_batch_t batch = {.kind = DKT_BATCH_TAKE, .table = self->config.table};

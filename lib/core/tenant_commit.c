@@ -403,6 +403,9 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
         self->guard_sent = false;
         sent_mono_ms = self->guard_mono_ms;
         break;
+    case DKT_BATCH_MIGRATE:
+        sent_mono_ms = self->migrate_mono_ms;
+        break;
     case DKT_BATCH_AGE:
         sent_mono_ms = self->age.sent_mono_ms;
         break;
@@ -423,6 +426,8 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
         s_on_committed(self);
     } else if (result->kind == DKT_BATCH_READ) {
         s_on_read(self, result);
+    } else if (result->kind == DKT_BATCH_MIGRATE) {
+        dkt_tenant_migrated(self, result);
     } else if (result->kind == DKT_BATCH_AGE) {
         dkt_tenant_age_result(self, result);
     }

@@ -115,6 +115,9 @@ struct dkt_tenant {
     uint32_t hashing_count; /* bounded by DKT_HASHING_PER_TENANT_MAX */
     uint64_t cookie_next;
 
+    int32_t migrate_target; /* 0: no step is wanted; otherwise nothing new is decided */
+    bool migrate_sent;      /* the step is on its way */
+    int64_t migrate_mono_ms;
     dkt_age_t age;
     dkt_revoked_set_t revoked;
     char account_password[DKT_HASH_TEXT_BYTES];
@@ -188,6 +191,15 @@ void dkt_tenant_handle(dkt_tenant_t *self, dkt_call_t *call);
 DKT_CHECKED bool dkt_tenant_open(dkt_tenant_t *self, dkt_work_t *work, dkt_call_t *call);
 /* Takes up waiting and solo works as far as the groups allow. */
 void dkt_tenant_process(dkt_tenant_t *self);
+
+/* Nothing decided or looked up is unfinished. */
+bool dkt_tenant_quiet(const dkt_tenant_t *self);
+
+/* -- tenant_migrate.c: one step of the schema between two groups -- */
+void dkt_tenant_on_migrate(dkt_tenant_t *self, const dkt_tenant_event_t *event);
+/* True while a step is wanted or on its way; sends it as soon as nothing else is unfinished. */
+DKT_CHECKED bool dkt_tenant_migrate(dkt_tenant_t *self);
+void dkt_tenant_migrated(dkt_tenant_t *self, const dkt_store_result_t *result);
 
 /* -- tenant_handoff.c: live holds pass to the successor (rules 4 and 11) -- */
 void dkt_tenant_handoff_take(dkt_tenant_t *self, dkt_view_t body);

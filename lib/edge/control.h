@@ -22,9 +22,11 @@
 #define DKT_CONTROL_TENANT_ROLE   "docket_tenant"
 
 /* Idempotent, and safe to run from several processes at once (an advisory lock in `postgres`):
- *   - the control database exists and has every numbered step of schemas/control
+ *   - the control database exists and has the numbered steps of schemas/control, but of those that
+ *     an older fleet lacks only what older code can live with (dkt_steps_target)
  *   - the group role docket_tenant exists (NOLOGIN)
- *   - docket_template exists with every step of schemas/tenant, is a template nobody can connect to
+ *   - docket_template exists with the steps of schemas/tenant in the same way, is a template nobody
+ *     can connect to
  *   - nothing in `postgres`, `template1`, the control database or the template is open to PUBLIC
  *   - the cluster of the URI is registered as "local" in `clusters`
  * `keys_folder` must hold master.key: roles made from here on derive their passwords from it.
@@ -32,6 +34,11 @@
  */
 DKT_CHECKED dkt_status_t dkt_control_bootstrap(const char *admin_uri, const char *keys_folder,
                                                dkt_err_t *err);
+
+/* The schemas alone, of a fleet that may be running: control database and template get the steps
+ * they lack. `contract`: contract steps as well, and those of the tenants are let loose; the caller
+ * knows that no older code is left. */
+DKT_CHECKED dkt_status_t dkt_control_upgrade(const char *uri, bool contract, dkt_err_t *err);
 
 /* Enters a broker, or renews its entry; `workers_address` is what workers connect to. */
 DKT_CHECKED dkt_status_t dkt_control_register_broker(const char *uri, const char *node,

@@ -4,6 +4,7 @@
  * and then acts, under one advisory lock, so that it can be repeated after a crash anywhere.
  */
 #include <assert.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,12 @@
 #include "lib/edge/control.h"
 #include "lib/edge/keys.h"
 #include "lib/edge/schema.h"
+#include "lib/edge/upgrade.h"
 
 #define S_SQL_BYTES_MAX  512
 #define S_NAME_CHARS_MAX 63 /* PostgreSQL cuts longer names */
+
+#define S_MARK "docket tenant schema " /* and the number of its newest step */
 
 /* CREATE DATABASE copies a template: 0.1 s on a quiet machine, seconds on a busy one. */
 #define S_LONGER "set statement_timeout = '30s'; set lock_timeout = '10s'"
@@ -88,87 +92,45 @@ static dkt_status_t s_make_database(PGconn *conn, const char *name, dkt_err_t *e
     return status;
 }
 
-/* A step enters its own number into schema_version, so it is all or nothing. */
-static dkt_status_t s_apply_step(PGconn *conn, const dkt_schema_step_t *step, dkt_err_t *err)
+/* The template's version, from its comment: nobody can connect to it. 0: it is not there, or was
+ * left half-made. */
+static dkt_status_t s_template_version(PGconn *conn, int *version, dkt_err_t *err)
 {
-    dkt_status_t status = dkt_control_exec(conn, "begin", 0, NULL, err);
-    if (status == DKT_OK) {
-        status = dkt_control_exec(conn, step->sql, 0, NULL, err);
-    }
-    if (status == DKT_OK) {
-        status = dkt_control_exec(conn, "commit", 0, NULL, err);
-    }
-    if (status != DKT_OK) {
-        dkt_err_t why = *err;
-        return dkt_fail(err, why.status, NULL, "%s: %s", step->name, why.text);
-    }
-    return DKT_OK;
-}
-
-/* The newest step the database has; 0 if it is empty. */
-static dkt_status_t s_version(PGconn *conn, int *version, dkt_err_t *err)
-{
-    bool found = false;
-    *version = 0;
-    dkt_status_t status = s_exists(conn, "select 1 where to_regclass ($1) is not null",
-                                   "public.schema_version", &found, err);
-    if (status != DKT_OK || !found) {
-        return status;
-    }
-    PGresult *result = dkt_control_run(
-        conn, "select coalesce (max (version), 0) from schema_version", 0, NULL, err);
+    PGresult *result = dkt_control_run(conn,
+                                       "select substring (shobj_description (oid, 'pg_database')"
+                                       "   from '" S_MARK "(\\d+)')"
+                                       " from pg_database where datname = '" DKT_CONTROL_TEMPLATE
+                                       "' and datistemplate and not datallowconn",
+                                       0, NULL, err);
     if (!result) {
         return err->status;
     }
-    *version = atoi(PQgetvalue(result, 0, 0));
+    *version = PQntuples(result) > 0 ? atoi(PQgetvalue(result, 0, 0)) : 0;
     PQclear(result);
     return DKT_OK;
 }
 
-static dkt_status_t s_apply_steps(PGconn *conn, const dkt_schema_step_t *steps, int count,
-                                  dkt_err_t *err)
+static dkt_status_t s_close_template(PGconn *conn, int version, dkt_err_t *err)
 {
-    int version = 0;
-    dkt_status_t status = dkt_control_exec(conn, S_LONGER, 0, NULL, err);
-    if (status == DKT_OK) {
-        status = s_version(conn, &version, err);
-    }
-    for (int i = 0; status == DKT_OK && i < count; i++) {
-        if (steps[i].number > version) {
-            status = s_apply_step(conn, &steps[i], err);
-        }
-    }
-    return status;
-}
-
-static dkt_status_t s_apply_in(const char *uri, const char *database,
-                               const dkt_schema_step_t *steps, int count, dkt_err_t *err)
-{
-    PGconn *conn = dkt_control_connect(uri, database, "bootstrap", err);
-    if (!conn) {
-        return err->status;
-    }
-    dkt_status_t status = s_apply_steps(conn, steps, count, err);
-    PQfinish(conn);
-    return status;
+    char sql[S_SQL_BYTES_MAX];
+    dkt_status_t status = s_exec_name(conn,
+                                      "alter database %I with allow_connections false"
+                                      " is_template true",
+                                      DKT_CONTROL_TEMPLATE, err);
+    snprintf(sql, sizeof sql, "comment on database " DKT_CONTROL_TEMPLATE " is '" S_MARK "%d'",
+             version);
+    return status == DKT_OK ? dkt_control_exec(conn, sql, 0, NULL, err) : status;
 }
 
 /* The template is opened only when it lacks a step: while anybody is connected to it, or may be,
  * CREATE DATABASE waits for seconds and then fails. Its comment says which step it has. */
-static dkt_status_t s_make_template(PGconn *conn, const char *uri, dkt_err_t *err)
+static dkt_status_t s_make_template(PGconn *conn, const char *uri, const dkt_steps_t *steps,
+                                    int contracted, dkt_err_t *err)
 {
-    char mark[64];
-    int newest =
-        dkt_schema_tenant_count > 0 ? dkt_schema_tenant[dkt_schema_tenant_count - 1].number : 0;
-    snprintf(mark, sizeof mark, "docket tenant schema %d", newest);
-    bool done = false;
-    dkt_status_t status =
-        s_exists(conn,
-                 "select 1 from pg_database where datname = '" DKT_CONTROL_TEMPLATE
-                 "' and datistemplate and not datallowconn"
-                 " and shobj_description (oid, 'pg_database') = $1",
-                 mark, &done, err);
-    if (status != DKT_OK || done) {
+    int version = 0;
+    dkt_status_t status = s_template_version(conn, &version, err);
+    if (status != DKT_OK ||
+        (version > 0 && dkt_steps_target(steps, version, contracted) <= version)) {
         return status;
     }
     status = s_make_database(conn, DKT_CONTROL_TEMPLATE, err);
@@ -177,21 +139,15 @@ static dkt_status_t s_make_template(PGconn *conn, const char *uri, dkt_err_t *er
                              err);
     }
     if (status == DKT_OK) {
-        status =
-            s_apply_in(uri, DKT_CONTROL_TEMPLATE, dkt_schema_tenant, dkt_schema_tenant_count, err);
+        status = dkt_upgrade_apply(uri, DKT_CONTROL_TEMPLATE, steps, contracted, &version, err);
     }
-    if (status == DKT_OK) {
-        status = s_exec_name(conn,
-                             "alter database %I with allow_connections false"
-                             " is_template true",
-                             DKT_CONTROL_TEMPLATE, err);
+    if (status != DKT_OK) {
+        dkt_err_t again;
+        (void)s_exec_name(conn, "alter database %I allow_connections false", DKT_CONTROL_TEMPLATE,
+                          &again);
+        return status;
     }
-    if (status == DKT_OK) {
-        char sql[S_SQL_BYTES_MAX];
-        snprintf(sql, sizeof sql, "comment on database " DKT_CONTROL_TEMPLATE " is '%s'", mark);
-        status = dkt_control_exec(conn, sql, 0, NULL, err);
-    }
-    return status;
+    return s_close_template(conn, version, err);
 }
 
 static dkt_status_t s_make_role(PGconn *conn, dkt_err_t *err)
@@ -225,10 +181,48 @@ static dkt_status_t s_register_cluster(PGconn *admin, const char *uri, dkt_err_t
     return status;
 }
 
+/* A fleet that begins has no older code: contract steps are loose from the start. */
+static dkt_status_t s_make_schemas(PGconn *conn, const char *uri, const char *database,
+                                   bool contract, dkt_err_t *err)
+{
+    int version = 0, contracted = 0;
+    bool old = false;
+    dkt_steps_t *control_steps = dkt_steps_load(DKT_SCHEMA_CONTROL, err);
+    dkt_steps_t *tenant_steps = control_steps ? dkt_steps_load(DKT_SCHEMA_TENANT, err) : NULL;
+    dkt_status_t status = tenant_steps
+                              ? s_exists(conn, "select 1 from pg_database where datname = $1",
+                                         DKT_CONTROL_TEMPLATE, &old, err)
+                              : err->status;
+    if (status == DKT_OK) {
+        status =
+            dkt_upgrade_apply(uri, database, control_steps, contract ? INT_MAX : 0, &version, err);
+    }
+    PGconn *control = status == DKT_OK ? dkt_control_connect(uri, NULL, "bootstrap", err) : NULL;
+    status = status == DKT_OK && !control ? err->status : status;
+    if (status == DKT_OK && (contract || !old)) {
+        status = dkt_upgrade_raise_floor(control, tenant_steps, err);
+    }
+    if (status == DKT_OK) {
+        status = dkt_upgrade_contracted(control, &contracted, err);
+    }
+    if (status == DKT_OK) {
+        status = s_make_template(conn, uri, tenant_steps, contracted, err);
+    }
+    PQfinish(control);
+    dkt_steps_destroy(&tenant_steps);
+    dkt_steps_destroy(&control_steps);
+    return status;
+}
+
+/* One at a time, whoever starts or upgrades the fleet. */
+static dkt_status_t s_enter(PGconn *conn, dkt_err_t *err)
+{
+    return dkt_control_exec(conn, S_LONGER "; select pg_advisory_lock (7410, 0)", 0, NULL, err);
+}
+
 static dkt_status_t s_make_all(PGconn *conn, const char *uri, const char *database, dkt_err_t *err)
 {
-    dkt_status_t status =
-        dkt_control_exec(conn, S_LONGER "; select pg_advisory_lock (7410, 0)", 0, NULL, err);
+    dkt_status_t status = s_enter(conn, err);
     if (status == DKT_OK) {
         status = dkt_control_exec(conn,
                                   "revoke all on database postgres from public;"
@@ -242,14 +236,30 @@ static dkt_status_t s_make_all(PGconn *conn, const char *uri, const char *databa
         status = s_make_database(conn, database, err);
     }
     if (status == DKT_OK) {
-        status = s_apply_in(uri, database, dkt_schema_control, dkt_schema_control_count, err);
-    }
-    if (status == DKT_OK) {
-        status = s_make_template(conn, uri, err);
+        status = s_make_schemas(conn, uri, database, false, err);
     }
     if (status == DKT_OK) {
         status = s_register_cluster(conn, uri, err);
     }
+    return status;
+}
+
+dkt_status_t dkt_control_upgrade(const char *uri, bool contract, dkt_err_t *err)
+{
+    char database[S_NAME_CHARS_MAX + 1];
+    dkt_status_t status = s_database_of(uri, database, err);
+    if (status != DKT_OK) {
+        return status;
+    }
+    PGconn *conn = dkt_control_connect(uri, "postgres", "upgrade", err);
+    if (!conn) {
+        return err->status;
+    }
+    status = s_enter(conn, err);
+    if (status == DKT_OK) {
+        status = s_make_schemas(conn, uri, database, contract, err);
+    }
+    PQfinish(conn);
     return status;
 }
 

@@ -77,6 +77,7 @@ static bool s_writes(const dkt_pgstore_entry_t *entry)
         [DKT_BATCH_GUARD] = false,
         [DKT_BATCH_READ] = false,
         [DKT_BATCH_COMMIT] = true,
+        [DKT_BATCH_MIGRATE] = true,
         /* Nobody waits for a mark, or for what is old to go, and a lost one only repeats: they need
          * no turn of their own. */
         [DKT_BATCH_AGE] = false,

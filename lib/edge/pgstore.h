@@ -9,9 +9,9 @@
  *
  * - A batch is statements and one Sync, so one implicit transaction. Its result is delivered when
  * the Sync is answered, exactly once, in order, only from inside dkt_pgstore_ready.
- * - A batch that writes (LOCK, TAKE, COMMIT) is sent only when no earlier one that writes is open;
- *   until then its arrays are not read. READ, LOAD and GUARD go out at once, behind whatever is in
- *   flight.
+ * - A batch that writes (LOCK, TAKE, COMMIT, MIGRATE) is sent only when no earlier one that writes
+ * is open; until then its arrays are not read. READ, LOAD and GUARD go out at once, behind whatever
+ * is in flight.
  * - Any failure ends the connection (and so frees the lock): REFUSED for the batch that the
  * database refused, UNKNOWN for others that were sent and may write, LOST for the rest. Then
  * on_state LOST.

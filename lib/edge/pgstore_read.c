@@ -93,6 +93,27 @@ bool dkt_pgstore_take_lock(dkt_pgstore_t *self, const PGresult *rows, dkt_store_
     if (holder.data) {
         snprintf(out->text, sizeof out->text, "%s", (const char *)holder.data);
     }
+    out->schema_version = (int32_t)s_i64(&cursor);
+    out->min_reader = (int32_t)s_i64(&cursor);
+    return true;
+}
+
+/* Texts in binary results end with a NUL that libpq adds. */
+bool dkt_pgstore_take_migrate(dkt_pgstore_t *self, const PGresult *rows, dkt_store_result_t *out)
+{
+    s_cursor_t cursor = {self, rows, 0, 0};
+    if (PQntuples(rows) != 1) {
+        return false;
+    }
+    out->schema_version = (int32_t)s_i64(&cursor);
+    out->db_ms = s_i64(&cursor);
+    dkt_view_t sqlstate = s_view(&cursor);
+    dkt_view_t error = s_view(&cursor);
+    if (sqlstate.data) {
+        snprintf(out->sqlstate, sizeof out->sqlstate, "%s", (const char *)sqlstate.data);
+        snprintf(out->text, sizeof out->text, "%s", error.data ? (const char *)error.data : "");
+        out->text[strcspn(out->text, "\n")] = '\0';
+    }
     return true;
 }
 

@@ -50,7 +50,9 @@
     X(AGE_REST)                                                                                    \
     X(RELAY_KEPT)                                                                                  \
     X(RELAY_ROWS)                                                                                  \
-    X(RELAY_MARK)
+    X(RELAY_MARK)                                                                                  \
+    X(MIGRATE_TIME)                                                                                \
+    X(MIGRATE)
 
 typedef enum {
 #define X(name) DKT_SQL_##name,
@@ -141,6 +143,6 @@ void dkt_pgstore_read_done(dkt_pgstore_t *self);
 dkt_pgstore_take_fn dkt_pgstore_take_lock, dkt_pgstore_take_take, dkt_pgstore_take_settings,
     dkt_pgstore_take_classes, dkt_pgstore_take_tickets, dkt_pgstore_take_list,
     dkt_pgstore_take_revoked, dkt_pgstore_take_guard, dkt_pgstore_take_aged, dkt_pgstore_take_kept,
-    dkt_pgstore_take_journal;
+    dkt_pgstore_take_journal, dkt_pgstore_take_migrate;
 
 #endif

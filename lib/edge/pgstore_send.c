@@ -527,6 +527,18 @@ static bool s_send_relay_mark(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
     return s_run(self, entry, DKT_SQL_RELAY_MARK, &params);
 }
 
+/* The step's own time limit, for this transaction: each statement of a pipeline has its own timer,
+ * and the session's would end the step no sooner than the adapter gives up the connection. */
+static bool s_send_migrate(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
+{
+    s_params_t time = {0}, step = {0};
+    s_add_i64(&time, DKT_MIGRATE_STEP_MS);
+    s_add_u64(&step, entry->batch.epoch);
+    s_add_i64(&step, entry->batch.migrate_target);
+    return s_run(self, entry, DKT_SQL_MIGRATE_TIME, &time) &&
+           s_run(self, entry, DKT_SQL_MIGRATE, &step);
+}
+
 typedef bool(s_send_fn)(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry);
 
 static s_send_fn *const s_senders[] = {
@@ -536,6 +548,7 @@ static s_send_fn *const s_senders[] = {
     [DKT_BATCH_GUARD] = s_send_guard,
     [DKT_BATCH_READ] = s_send_read,
     [DKT_BATCH_COMMIT] = s_send_commit,
+    [DKT_BATCH_MIGRATE] = s_send_migrate,
     [DKT_BATCH_AGE] = s_send_age,
     [DKT_BATCH_RELAY_READ] = s_send_relay_read,
     [DKT_BATCH_RELAY_MARK] = s_send_relay_mark,

@@ -145,7 +145,10 @@ static const char s_age_rest[] =
 #define S_ROW(name, text, columns, take) [DKT_SQL_##name] = {#name, text, columns, take}
 
 const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
-    S_ROW(LOCK, "select locked, db_ms, holder from docket_lock()", 3, dkt_pgstore_take_lock),
+    S_ROW(LOCK,
+          "select locked, db_ms, holder, (select max(version)::int8 from schema_version), "
+          "(select max(min_reader)::int8 from schema_version) from docket_lock()",
+          5, dkt_pgstore_take_lock),
     S_ROW(EVICT, "select docket_evict($1::text)", 0, NULL),
     S_ROW(TAKE,
           "select epoch, db_ms, journal_ms, journal_seq, ticket, handoff "
@@ -212,4 +215,7 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
           "(select acked_seq from relay)) order by seq limit $2::int8",
           2, dkt_pgstore_take_journal),
     S_ROW(RELAY_MARK, s_relay_mark, 0, NULL),
+    S_ROW(MIGRATE_TIME, "select set_config('statement_timeout', $1::int8::text, true)", 0, NULL),
+    S_ROW(MIGRATE, "select version, db_ms, code, error from docket_migrate($1::int8, $2::int8)", 4,
+          dkt_pgstore_take_migrate),
 };

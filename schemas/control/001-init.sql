@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
+-- min_reader: 1
+-- kind: expand
 --
--- Control database, step 1. min_reader: 1.
+-- Control database, step 1.
 --
 -- The control database: who the tenants are, where they live, which worker incarnation owns which
 -- vshard. Only docket's administrator role reaches it; tenants' roles never do.

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
+-- min_reader: 1
+-- kind: expand
 --
--- Tenant database, step 1. min_reader: 1.
+-- Tenant database, step 1.
 --
 -- The administrator runs this once in the template database `docket_template`, in one transaction
 -- (psql -1 -v ON_ERROR_STOP=1 -f, or one PQexec). Every tenant's database is a copy of it. All

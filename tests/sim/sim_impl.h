@@ -56,9 +56,10 @@ typedef enum {
     EV_START,   /* a node activates the tenant */
     EV_TICK,
     EV_FAULT,
-    EV_WAKE, /* a stopped node goes on */
-    EV_BOOT, /* a killed node is there again */
-    EV_LOST, /* a node hears that its connection is gone */
+    EV_WAKE,    /* a stopped node goes on */
+    EV_BOOT,    /* a killed node is there again */
+    EV_LOST,    /* a node hears that its connection is gone */
+    EV_MIGRATE, /* somebody asks the nodes for a step of the schema */
 } event_kind_t;
 
 typedef struct {

@@ -31,12 +31,13 @@ static const struct {
 static void s_print_options(const sim_options_t *o)
 {
     printf("seed %llu: %u resolvers, rebooking %d, op every %u ms, fault every %u ms, loss %u/1000,"
-           " kill %d stop %d move %d cut %d stall %d step %d poison %d unlock %d quiet %d, age "
+           " kill %d stop %d move %d cut %d stall %d step %d poison %d unlock %d quiet %d migrate "
+           "%d, age "
            "every %u (%u) ms, %u ms\n",
            (unsigned long long)o->seed, o->resolvers, o->rebooking, o->ops_every_ms,
            o->faults_every_ms, o->loss_permille, o->can_kill, o->can_stop, o->can_move, o->can_cut,
-           o->can_stall, o->can_step, o->can_poison, o->can_unlock, o->quiet, o->age_round_ms,
-           o->request_ids_ms, o->length_ms);
+           o->can_stall, o->can_step, o->can_poison, o->can_unlock, o->quiet, o->can_migrate,
+           o->age_round_ms, o->request_ids_ms, o->length_ms);
 }
 
 static bool s_seed(uint64_t seed, sim_summary_t *summary, char *violation)
@@ -83,13 +84,15 @@ static int s_run_many(uint64_t from, uint64_t seeds)
         total.refused += summary.refused;
         total.faults += summary.faults;
         total.activations += summary.activations;
+        total.migrated += summary.migrated;
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
     printf("%llu seeds clean: %llu steps, %llu created, %llu refused, %llu faults, %llu"
-           " activations, %.1f s\n",
+           " activations, %llu steps of the schema, %.1f s\n",
            (unsigned long long)seeds, (unsigned long long)total.steps,
            (unsigned long long)total.created, (unsigned long long)total.refused,
            (unsigned long long)total.faults, (unsigned long long)total.activations,
+           (unsigned long long)total.migrated,
            (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9);
     return total.created > 0 && total.refused > 0 ? 0 : 1;
 }

@@ -131,6 +131,17 @@ static void s_changed(void *ctx, const dkt_settings_t *settings)
     (void)settings;
 }
 
+static void s_migrated(void *ctx, const dkt_migrated_t *migrated)
+{
+    port_ctx_t *port = ctx;
+    world_t *self = port->world;
+    bool ran = migrated->outcome == DKT_MIGRATE_RAN;
+    self->summary.migrated += ran ? 1 : 0;
+    if (ran && migrated->version > self->store.schema_version) {
+        sim_violate(self, "a step that did not run is told as done");
+    }
+}
+
 static void s_log(void *ctx, dkt_log_level_t level, const char *text)
 {
     (void)ctx;
@@ -280,6 +291,7 @@ void sim_start(world_t *self, uint32_t index)
                               .hash = s_hash,
                               .random = s_fill,
                               .changed = s_changed,
+                              .migrated = s_migrated,
                               .log = s_log};
     if (self->assigned == index) {
         node->table = self->table;

@@ -455,6 +455,26 @@ static void s_apply_read(sim_store_t *self, const sim_batch_t *batch, sim_result
     }
 }
 
+/* A step of the schema by its owner; whoever was replaced must not get past the guard. */
+static void s_apply_migrate(sim_store_t *self, uint32_t session, const sim_batch_t *batch,
+                            dkt_store_result_t *result)
+{
+    if (!s_guard(self, batch, result)) {
+        return;
+    }
+    if (session != self->taker) {
+        s_violate(self, "a step of the schema by an owner that was replaced", session, self->taker);
+    }
+    if (self->schema_version < batch->batch.migrate_target && self->bad_steps > 0) {
+        bool later = self->bad_steps-- % 2 == 0;
+        snprintf(result->sqlstate, sizeof result->sqlstate, "%s", later ? "55P03" : "42P01");
+        snprintf(result->text, sizeof result->text, "a step that fails");
+    } else if (self->schema_version < batch->batch.migrate_target) {
+        self->schema_version++;
+    }
+    result->schema_version = self->schema_version;
+}
+
 sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_batch_t *batch)
 {
     sim_result_t *out = calloc(1, sizeof *out);
@@ -475,6 +495,7 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         out->result.taken = dkt_table_version_compare(self->table, batch->batch.table) <= 0;
         if (out->result.taken) {
             self->table = batch->batch.table;
+            self->taker = session;
             if (self->handoff_len > 0 && self->handoff_epoch == self->epoch) {
                 out->result.handoff = (dkt_view_t){.data = self->handoff, .len = self->handoff_len};
             }
@@ -496,6 +517,9 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         break;
     case DKT_BATCH_READ:
         s_apply_read(self, batch, out);
+        break;
+    case DKT_BATCH_MIGRATE:
+        s_apply_migrate(self, session, batch, &out->result);
         break;
     case DKT_BATCH_AGE:
         if (s_guard(self, batch, &out->result)) {

@@ -33,6 +33,9 @@ typedef struct {
 typedef struct {
     dkt_settings_t settings;
     uint64_t epoch;
+    uint32_t taker; /* session of the latest takeover */
+    int32_t schema_version;
+    uint32_t bad_steps; /* so many steps of the schema fail yet, one way or the other */
     dkt_table_version_t table;
     uint64_t journal_seq;
     uint64_t journal_first; /* age took those before */

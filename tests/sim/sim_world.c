@@ -205,6 +205,24 @@ static void s_fault(world_t *self)
     }
 }
 
+/* Asked again and again, of whoever has a core, as a directory does while a row says so. */
+static void s_migrate(world_t *self)
+{
+    dkt_tenant_event_t event = {.kind = DKT_TEV_MIGRATE,
+                                .schema_version = self->store.schema_version + 1};
+    if (sim_chance(self, 300)) {
+        self->store.bad_steps += sim_below(self, 3);
+    }
+    for (uint32_t i = 0; i < SIM_NODES; i++) {
+        if (self->nodes[i].core && !self->nodes[i].stopped) {
+            sim_step(self, i, &event);
+        }
+    }
+    if (!self->healing) {
+        sim_schedule(self, 1000 * (1 + sim_below(self, 3000)), (event_t){.kind = EV_MIGRATE});
+    }
+}
+
 /* A stopped node's events wait for it. */
 static bool s_park(world_t *self, const event_t *event)
 {
@@ -283,6 +301,9 @@ static void s_handle(world_t *self, event_t *event)
         break;
     case EV_FAULT:
         s_fault(self);
+        break;
+    case EV_MIGRATE:
+        s_migrate(self);
         break;
     case EV_WAKE:
         s_wake(self, event->node);
@@ -406,6 +427,7 @@ sim_options_t sim_options(uint64_t seed)
     options.request_ids_ms = 30000 + sim_below(&dice, 30000);
     options.tickets_ms = options.request_ids_ms + sim_below(&dice, 30000);
     options.journal_ms = 5000 + sim_below(&dice, 30000);
+    options.can_migrate = sim_chance(&dice, 300);
     return options;
 }
 
@@ -415,6 +437,9 @@ bool sim_run(const sim_options_t *options, sim_summary_t *summary, char *violati
     world_t *self = s_world_new(options);
     sim_schedule(self, 0, (event_t){.kind = EV_OP});
     sim_schedule(self, 1000 * 500, (event_t){.kind = EV_FAULT});
+    if (options->can_migrate) {
+        sim_schedule(self, 1000 * 700, (event_t){.kind = EV_MIGRATE});
+    }
     s_run_until(self, 1000 * (int64_t)options->length_ms);
     s_heal(self);
     s_run_until(self, 1000 * ((int64_t)options->length_ms + HEAL_MS));

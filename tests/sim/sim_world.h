@@ -30,6 +30,7 @@ typedef struct {
     bool can_kill, can_stop, can_move, can_cut, can_stall, can_step;
     bool can_poison; /* some requests are refused by the database for a reason of its own */
     bool quiet; /* few requests, many of them just before a minute closes: slots are free there */
+    bool can_migrate; /* steps of the schema are asked for, and some fail */
     uint32_t
         age_round_ms; /* what is old goes this often, kept for seconds instead of days; 0: never */
     uint32_t request_ids_ms, tickets_ms, journal_ms; /* kept so long */
@@ -40,7 +41,7 @@ typedef struct {
 sim_options_t sim_options(uint64_t seed);
 
 typedef struct {
-    uint64_t steps, answers, created, refused, faults, activations;
+    uint64_t steps, answers, created, refused, faults, activations, migrated;
     uint64_t trace; /* running hash of what happened: equal for equal seeds */
 } sim_summary_t;
 

@@ -247,7 +247,13 @@ static void s_make_template(support_pg_t *self)
     glob_t files;
     S_REQUIRE(glob(DKT_SOURCE_DIR "/schemas/tenant/*.sql", 0, NULL, &files) == 0);
     for (size_t i = 0; i < files.gl_pathc; i++) {
+        char entry[160];
         s_apply(template, files.gl_pathv[i]);
+        snprintf(entry, sizeof entry,
+                 "insert into schema_version (version, min_reader) values (%d, 1)"
+                 " on conflict do nothing",
+                 atoi(strrchr(files.gl_pathv[i], '/') + 1));
+        support_pg_exec(template, entry);
     }
     globfree(&files);
     PQfinish(template);

@@ -73,6 +73,14 @@ static void s_changed(void *ctx, const dkt_settings_t *settings)
     }
 }
 
+static void s_migrated(void *ctx, const dkt_migrated_t *migrated)
+{
+    bench_t *bench = ctx;
+    bench->migrated = *migrated;
+    bench->migrated.text = NULL; /* it is borrowed */
+    bench->migrated_count++;
+}
+
 static void s_log(void *ctx, dkt_log_level_t level, const char *text)
 {
     bench_t *bench = ctx;
@@ -110,6 +118,7 @@ bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age)
                               .hash = s_hash,
                               .random = s_random,
                               .changed = s_changed,
+                              .migrated = s_migrated,
                               .log = s_log};
     dkt_tenant_config_t config = {.client = bench->client,
                                   .id_keys = &bench->ring,
@@ -346,7 +355,12 @@ void bench_ok(bench_t *bench)
         result = bench->loaded;
         result.settings = &bench->settings;
         break;
+    case DKT_BATCH_MIGRATE:
+        result = bench->migrate;
+        break;
     case DKT_BATCH_LOCK:
+        result = bench->lock;
+        break;
     case DKT_BATCH_GUARD:
     case DKT_BATCH_READ:
     case DKT_BATCH_COMMIT:

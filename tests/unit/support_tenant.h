@@ -38,6 +38,8 @@ typedef struct {
     bench_work_t works[BENCH_WORKS_MAX]; /* by msgid */
     uint32_t msgid;
     uint32_t changed_count, error_count; /* errors: lines of the log */
+    dkt_migrated_t migrated;             /* the latest */
+    uint32_t migrated_count;
     /* for the next work */
     bool suspect;
     uint8_t origin;
@@ -45,7 +47,8 @@ typedef struct {
     uint8_t token_id[DKT_TOKEN_ID_BYTES];
     int64_t token_issued_ms, token_ttl_ms;
     /* for activation */
-    dkt_store_result_t taken, loaded;
+    dkt_store_result_t lock, taken, loaded;
+    dkt_store_result_t migrate;                     /* what a step of the schema comes to */
     void (*before_step)(void), (*after_step)(void); /* memory that fails */
 } bench_t;
 

@@ -16,6 +16,7 @@
 #include <sodium.h>
 
 #include "lib/edge/control.h"
+#include "lib/edge/schema.h"
 #include "lib/edge/keys.h"
 #include "workers/pool.h"
 #include "workers/saga.h"
@@ -45,7 +46,8 @@ static void test_control_bootstrap_is_idempotent(void **state)
     dkt_err_t err;
     PGconn *conn = support_control_connect(&s_control);
     assert_int_equal(dkt_control_bootstrap(s_control.uri, s_control.keys, &err), DKT_OK);
-    assert_int_equal(support_pg_int(conn, "select max (version) from schema_version"), 1);
+    assert_int_equal(support_pg_int(conn, "select max (version) from schema_version"),
+                     dkt_schema_control[dkt_schema_control_count - 1].number);
     assert_int_equal(support_pg_int(conn, "select count(*) from clusters where name = 'local'"
                                           " and host = '127.0.0.1'"),
                      1);
