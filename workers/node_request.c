@@ -306,7 +306,7 @@ void dkt_node_request(dkt_node_t *self, dkt_node_link_t *link, dkt_table_version
         }
         return;
     }
-    work->work.vshard = dkt_client_vshard(&work->client);
+    work->work.vshard = dkt_node_vshard(self, &work->client);
     dkt_node_route(self, work);
 }
 
