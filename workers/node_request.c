@@ -244,7 +244,11 @@ static bool s_client_of(dkt_node_t *self, const dkt_request_t *request, dkt_clie
 static dkt_work_mail_t *s_make_work(dkt_node_t *self, const dkt_node_link_t *link,
                                     dkt_table_version_t table, const dkt_link_request_t *request)
 {
-    dkt_work_mail_t *work = dkt_mail_alloc(sizeof *work + request->body.len);
+    dkt_work_mail_t *work = malloc(sizeof *work + request->body.len);
+    if (!work) {
+        abort();
+    }
+    memset(work, 0, sizeof *work); /* what is behind it is copied */
     work->table = table;
     work->work.seq = request->seq;
     work->work.deadline_mono_ms = self->now_mono_ms + request->budget_left_ms;

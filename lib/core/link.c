@@ -13,6 +13,7 @@
 #include "lib/core/link.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <string.h>
 
 #define S_COUNT_AT      2 /* where the header has its count */
@@ -34,13 +35,16 @@ static void s_put_bytes(dkt_w_t *w, const void *bytes, size_t len)
     }
 }
 
-static void s_put_uint(dkt_w_t *w, uint64_t value, size_t width)
+/* Inline, so that `width`, a constant everywhere, makes it a store. */
+static inline void s_put_uint(dkt_w_t *w, uint64_t value, size_t width)
 {
-    uint8_t bytes[sizeof value];
-    for (size_t i = 0; i < width; i++) {
-        bytes[i] = (uint8_t)(value >> (8 * i));
+    uint64_t little = htole64(value);
+    if (w->failed || width > w->max - w->len) {
+        w->failed = true;
+        return;
     }
-    s_put_bytes(w, bytes, width);
+    memcpy(w->data + w->len, &little, width);
+    w->len += width;
 }
 
 static void s_put_view(dkt_w_t *w, dkt_view_t view)
@@ -145,7 +149,7 @@ static bool s_fail(dkt_r_t *r)
 }
 
 /* The next `len` bytes, NULL if they are not there. */
-static const uint8_t *s_get_bytes(dkt_r_t *r, size_t len)
+static inline const uint8_t *s_get_bytes(dkt_r_t *r, size_t len)
 {
     if (r->failed || len > r->len - r->at) {
         r->failed = true;
@@ -157,14 +161,14 @@ static const uint8_t *s_get_bytes(dkt_r_t *r, size_t len)
 }
 
 /* 0 once the cursor has failed. */
-static uint64_t s_get_uint(dkt_r_t *r, size_t width)
+static inline uint64_t s_get_uint(dkt_r_t *r, size_t width)
 {
     const uint8_t *bytes = s_get_bytes(r, width);
-    uint64_t value = 0;
-    for (size_t i = 0; bytes && i < width; i++) {
-        value |= (uint64_t)bytes[i] << (8 * i);
+    uint64_t little = 0;
+    if (bytes) {
+        memcpy(&little, bytes, width);
     }
-    return value;
+    return le64toh(little);
 }
 
 static void s_get_copy(dkt_r_t *r, void *out, size_t len)

@@ -96,8 +96,8 @@ create table handoff (
 -- is that it is a level at all, a whole number of minutes from 2 to 1440.
 create type ticket_facts as (
     slot_start timestamptz, deadline timestamptz, created_at timestamptz,
-    dispatched_at timestamptz, resolved_at timestamptz, cancelled_at timestamptz,
-    lane smallint, state smallint, at_risk boolean
+    state smallint, lane smallint, at_risk boolean, -- what is often null stands behind
+    dispatched_at timestamptz, resolved_at timestamptz, cancelled_at timestamptz
 );
 create domain ticket_checked as ticket_facts
     constraint tickets_minute check (
@@ -139,8 +139,8 @@ create table tickets (
     payload       bytea compression lz4,
     constraint tickets_pk primary key (id),
     constraint tickets_checked check (
-        row(slot_start, deadline, created_at, dispatched_at, resolved_at, cancelled_at, lane,
-            state, at_risk)::ticket_checked is distinct from null)
+        row(slot_start, deadline, created_at, state, lane, at_risk, dispatched_at, resolved_at,
+            cancelled_at)::ticket_checked is distinct from null)
 );
 create unique index tickets_request on tickets (request_id);
 create unique index tickets_nonce on tickets (hold_nonce) where hold_nonce is not null;
