@@ -109,13 +109,15 @@ create domain ticket_checked as ticket_facts
             between '2 minutes'::interval and '1440 minutes'::interval
         and date_bin('1 minute', (value).deadline, (value).created_at) = (value).deadline)
     constraint tickets_lane check ((value).lane between 0 and 4095)
-    constraint tickets_state check (
-        (value).state between 0 and 3
-        and ((value).state = 3) = ((value).cancelled_at is not null)
-        and ((value).state = 2) = ((value).resolved_at is not null)
-        and ((value).state <> 1 or (value).dispatched_at is not null)
-        and ((value).state not in (0, 3) or (value).dispatched_at is null)
-        and ((value).state <> 3 or (value).lane is null));
+    constraint tickets_state check (case (value).state
+        when 0 then num_nonnulls((value).dispatched_at, (value).resolved_at,
+                                 (value).cancelled_at) = 0
+        when 1 then (value).dispatched_at is not null
+            and num_nonnulls((value).resolved_at, (value).cancelled_at) = 0
+        when 2 then (value).resolved_at is not null and (value).cancelled_at is null
+        when 3 then (value).cancelled_at is not null
+            and num_nonnulls((value).dispatched_at, (value).resolved_at, (value).lane) = 0
+        else false end);
 
 -- A ticket has a lane from its insert on, until it is cancelled or resolved before its minute; rows
 -- that a group moves are parked (lane null) inside its transaction only. So `lane is not null` is
