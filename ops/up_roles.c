@@ -191,6 +191,10 @@ static const char s_postgres_settings[] =
     "recovery_init_sync_method = syncfs\n"
     "dynamic_shared_memory_type = mmap\n" /* in the folder: gone with it, also after kill -9 */
     "restart_after_crash = on\n"
+    /* The defaults make room for 64 locks of each session: 80,000 places, and every look at the
+     * directory's locks walks through all of them. A session of ours has a handful. */
+    "max_locks_per_transaction = 16\n"
+    "max_pred_locks_per_transaction = 10\n"
     "max_wal_size = 2GB\n"
     "autovacuum_naptime = 15min\n"
     "client_connection_check_interval = 1000\n"

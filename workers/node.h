@@ -118,6 +118,8 @@ typedef struct {
     dkt_node_link_t links[DKT_BROKERS_MAX];
     uint32_t link_generation;
     dkt_bucket_t buckets[DKT_VSHARDS];
+    dkt_client_t hashed; /* whose vshard was asked for last: a request asks three times */
+    uint16_t hashed_vshard;
     dkt_records_t lists[DKT_NODE_STATE_COUNT];
     uint32_t counts_of_state[DKT_NODE_STATE_COUNT];
     dkt_records_t waiting;
@@ -177,6 +179,7 @@ void dkt_node_unknown(dkt_node_t *self, dkt_work_mail_t *work);
 
 /* -- node_record.c: records and what waits for them -- */
 
+uint16_t dkt_node_vshard(dkt_node_t *self, const dkt_client_t *client);
 dkt_record_t *dkt_node_find(dkt_node_t *self, const dkt_client_t *client);
 /* Makes it if there is none; NULL: there are DKT_NODE_RECORDS_MAX. */
 dkt_record_t *dkt_node_record(dkt_node_t *self, const dkt_client_t *client);

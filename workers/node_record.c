@@ -51,10 +51,19 @@ void dkt_node_move(dkt_node_t *self, dkt_record_t *record, dkt_node_state_t stat
 
 /* -- records -- */
 
+uint16_t dkt_node_vshard(dkt_node_t *self, const dkt_client_t *client)
+{
+    if (!dkt_client_equal(&self->hashed, client)) {
+        self->hashed = *client;
+        self->hashed_vshard = dkt_client_vshard(client);
+    }
+    return self->hashed_vshard;
+}
+
 dkt_record_t *dkt_node_find(dkt_node_t *self, const dkt_client_t *client)
 {
     dkt_record_t *record;
-    LIST_FOREACH(record, &self->buckets[dkt_client_vshard(client)], bucket)
+    LIST_FOREACH(record, &self->buckets[dkt_node_vshard(self, client)], bucket)
     {
         if (dkt_client_equal(&record->client, client)) {
             return record;
@@ -71,7 +80,7 @@ dkt_record_t *dkt_node_record(dkt_node_t *self, const dkt_client_t *client)
     }
     record = dkt_mail_alloc(sizeof *record);
     record->client = *client;
-    record->vshard = dkt_client_vshard(client);
+    record->vshard = dkt_node_vshard(self, client);
     record->state = DKT_NODE_IDLE;
     LIST_INSERT_HEAD(&self->buckets[record->vshard], record, bucket);
     TAILQ_INSERT_TAIL(&self->lists[DKT_NODE_IDLE], record, of_state);

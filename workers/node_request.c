@@ -244,7 +244,11 @@ static bool s_client_of(dkt_node_t *self, const dkt_request_t *request, dkt_clie
 static dkt_work_mail_t *s_make_work(dkt_node_t *self, const dkt_node_link_t *link,
                                     dkt_table_version_t table, const dkt_link_request_t *request)
 {
-    dkt_work_mail_t *work = dkt_mail_alloc(sizeof *work + request->body.len);
+    dkt_work_mail_t *work = malloc(sizeof *work + request->body.len);
+    if (!work) {
+        abort();
+    }
+    memset(work, 0, sizeof *work); /* what is behind it is copied */
     work->table = table;
     work->work.seq = request->seq;
     work->work.deadline_mono_ms = self->now_mono_ms + request->budget_left_ms;
@@ -306,7 +310,7 @@ void dkt_node_request(dkt_node_t *self, dkt_node_link_t *link, dkt_table_version
         }
         return;
     }
-    work->work.vshard = dkt_client_vshard(&work->client);
+    work->work.vshard = dkt_node_vshard(self, &work->client);
     dkt_node_route(self, work);
 }
 

@@ -28,14 +28,21 @@ static const dkt_method_row_t *s_method_find(const char *name)
     return NULL;
 }
 
-static bool s_has(const dkt_frame_call_t *call, const char *key)
+/* Which of the parameters that we add are among the caller's. */
+typedef struct {
+    bool request_id, token, budget_ms;
+} s_given_t;
+
+static s_given_t s_given(const dkt_frame_call_t *call)
 {
+    s_given_t given = {false, false, false};
     for (size_t i = 0; i < call->arg_count; i++) {
-        if (strcmp(call->args[i].key, key) == 0) {
-            return true;
-        }
+        const char *key = call->args[i].key;
+        given.request_id |= key[0] == 'r' && strcmp(key, "request_id") == 0;
+        given.token |= key[0] == 't' && strcmp(key, "token") == 0;
+        given.budget_ms |= key[0] == 'b' && strcmp(key, "budget_ms") == 0;
     }
-    return false;
+    return given;
 }
 
 static size_t s_counts_bytes(const dkt_arg_t *arg)
@@ -102,7 +109,7 @@ static void s_make_id(dkt_frame_random_t *random, uint8_t out[S_REQUEST_BYTES])
         (void)got;
         random->left = DKT_FRAME_IDS_MAX;
     }
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_REALTIME_COARSE, &now); /* to some milliseconds, which is enough to grow */
     dkt_uuid_t uuid = dkt_uuid_v7((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000,
                                   random->bytes[--random->left]);
     memcpy(out, uuid.bytes, sizeof uuid.bytes);
@@ -112,9 +119,10 @@ size_t dkt_frame_encode(const dkt_frame_call_t *call, uint8_t *out, size_t max)
 {
     static const uint8_t head[S_HEAD_BYTES] = {0x94, 0x00, 0xce};
     const dkt_method_row_t *row = s_method_find(call->method);
-    bool id = !s_has(call, "request_id") && (call->request_id || (row && row->request_id));
-    bool token = call->token && (!row || row->token) && !s_has(call, "token");
-    bool budget = !s_has(call, "budget_ms");
+    s_given_t given = s_given(call);
+    bool id = !given.request_id && (call->request_id || (row && row->request_id));
+    bool token = call->token && (!row || row->token) && !given.token;
+    bool budget = !given.budget_ms;
     if (max < S_HEAD_BYTES) {
         return 0;
     }

@@ -27,15 +27,20 @@ void dkt_memo_fini(dkt_memo_t *self)
         free(self->entries[i].refusal);
     }
     free(self->entries);
+    free(self->links);
     free(self->buckets);
     dkt_memo_init(self);
 }
 
 /* Ids are the clients' choice: mix all bits, so that a regular pattern makes no long chain. */
-static uint32_t s_bucket(const dkt_memo_t *self, const dkt_uuid_t *id)
+static uint32_t s_hash(const dkt_uuid_t *id)
 {
-    return (uint32_t)dkt_view_digest((dkt_view_t){.data = id->bytes, .len = DKT_UUID_BYTES}) &
-           (self->bucket_count - 1);
+    return (uint32_t)dkt_view_digest((dkt_view_t){.data = id->bytes, .len = DKT_UUID_BYTES});
+}
+
+static uint32_t *s_bucket(const dkt_memo_t *self, uint32_t hash)
+{
+    return &self->buckets[hash & (self->bucket_count - 1)];
 }
 
 uint32_t dkt_memo_find(const dkt_memo_t *self, const dkt_uuid_t *id)
@@ -43,10 +48,12 @@ uint32_t dkt_memo_find(const dkt_memo_t *self, const dkt_uuid_t *id)
     if (!self->buckets) {
         return DKT_MEMO_NONE;
     }
-    uint32_t number = self->buckets[s_bucket(self, id)];
+    uint32_t hash = s_hash(id);
+    uint32_t number = *s_bucket(self, hash);
     while (number != DKT_MEMO_NONE &&
-           memcmp(self->entries[number].id.bytes, id->bytes, DKT_UUID_BYTES) != 0) {
-        number = self->entries[number].chain;
+           (self->links[number].hash != hash ||
+            memcmp(self->entries[number].id.bytes, id->bytes, DKT_UUID_BYTES) != 0)) {
+        number = self->links[number].chain;
     }
     return number;
 }
@@ -59,9 +66,9 @@ dkt_memo_entry_t *dkt_memo_entry(dkt_memo_t *self, uint32_t number)
 
 static void s_link_bucket(dkt_memo_t *self, uint32_t number)
 {
-    uint32_t bucket = s_bucket(self, &self->entries[number].id);
-    self->entries[number].chain = self->buckets[bucket];
-    self->buckets[bucket] = number;
+    uint32_t *bucket = s_bucket(self, self->links[number].hash);
+    self->links[number].chain = *bucket;
+    *bucket = number;
 }
 
 static bool s_grow_buckets(dkt_memo_t *self)
@@ -117,6 +124,22 @@ static bool s_is_v7(const dkt_uuid_t *id)
     return id->bytes[UUID_VERSION_BYTE] >> 4 == UUID_V7;
 }
 
+/* The next one to be evicted, and the one after it, were last used tens of thousands of requests
+ * ago: what their end will touch is asked for now, and here when it comes. */
+static void s_fetch_oldest(const dkt_memo_t *self)
+{
+    if (self->oldest == DKT_MEMO_NONE) {
+        return;
+    }
+    const dkt_memo_entry_t *entry = &self->entries[self->oldest];
+    __builtin_prefetch(entry->refusal);
+    __builtin_prefetch(s_bucket(self, self->links[self->oldest].hash));
+    if (entry->newer != DKT_MEMO_NONE) {
+        __builtin_prefetch(&self->entries[entry->newer]);
+        __builtin_prefetch(&self->links[entry->newer]);
+    }
+}
+
 /* From now on ids up to the evicted one's time are looked up again. */
 static void s_evict(dkt_memo_t *self)
 {
@@ -128,6 +151,7 @@ static void s_evict(dkt_memo_t *self)
         }
     }
     dkt_memo_remove(self, self->oldest);
+    s_fetch_oldest(self);
 }
 
 static void s_settle(dkt_memo_t *self, uint32_t number)
@@ -153,8 +177,11 @@ uint32_t dkt_memo_add(dkt_memo_t *self, const dkt_uuid_t *id, const dkt_memo_dig
     assert(state == DKT_MEMO_LOOKING || state == DKT_MEMO_PENDING);
     uint32_t number = self->free_head;
     if (number == DKT_MEMO_NONE) {
-        if (!s_grow_buckets(self) || !dkt_grow((void **)&self->entries, &self->max, self->count + 1,
-                                               sizeof *self->entries)) {
+        if (!s_grow_buckets(self) ||
+            !dkt_grow((void **)&self->links, &self->link_max, self->count + 1,
+                      sizeof *self->links) ||
+            !dkt_grow((void **)&self->entries, &self->max, self->count + 1,
+                      sizeof *self->entries)) {
             return DKT_MEMO_NONE;
         }
         number = self->count++;
@@ -163,6 +190,7 @@ uint32_t dkt_memo_add(dkt_memo_t *self, const dkt_uuid_t *id, const dkt_memo_dig
     }
     self->entries[number] =
         (dkt_memo_entry_t){.id = *id, .digest = *digest, .state = (uint8_t)state};
+    self->links[number].hash = s_hash(id);
     s_link_bucket(self, number);
     return number;
 }
@@ -174,11 +202,11 @@ void dkt_memo_remove(dkt_memo_t *self, uint32_t number)
     if (entry->state == DKT_MEMO_DONE || entry->state == DKT_MEMO_REFUSED) {
         s_unsettle(self, entry);
     }
-    uint32_t *link = &self->buckets[s_bucket(self, &entry->id)];
+    uint32_t *link = s_bucket(self, self->links[number].hash);
     while (*link != number) {
-        link = &self->entries[*link].chain;
+        link = &self->links[*link].chain;
     }
-    *link = entry->chain;
+    *link = self->links[number].chain;
     free(entry->refusal);
     *entry = (dkt_memo_entry_t){.state = DKT_MEMO_FREE, .newer = self->free_head};
     self->free_head = number;

@@ -55,14 +55,21 @@ typedef struct {
     uint64_t ticket;             /* PENDING, DONE */
     dkt_work_t *joiners;         /* LOOKING, PENDING */
     dkt_memo_refusal_t *refusal; /* REFUSED, heap */
-    uint32_t chain;              /* next in the hash bucket */
     uint32_t older, newer;       /* eviction order of DONE and REFUSED; `newer` links free ones */
     uint8_t state;               /* dkt_memo_state_t */
 } dkt_memo_entry_t;
 
+/* Of each entry what a walk along a bucket needs, apart from it: tens of thousands of entries do
+ * not fit a cache, their links do. */
+typedef struct {
+    uint32_t chain; /* next in the hash bucket */
+    uint32_t hash;  /* of the id */
+} dkt_memo_link_t;
+
 typedef struct {
     dkt_memo_entry_t *entries;
-    uint32_t count, max;
+    dkt_memo_link_t *links; /* beside `entries` */
+    uint32_t count, max, link_max;
     uint32_t *buckets;
     uint32_t bucket_count;
     uint32_t free_head, oldest, newest;

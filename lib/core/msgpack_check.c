@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The bounded pre-check of everything that comes in from a stranger, and the token reader below it.
- * Depth is bounded by an explicit stack; keys are compared by a hash first, at most
+ * Depth is bounded by an explicit stack; keys are compared by a print first, at most
  * DKT_MAP_KEYS_MAX of them in one map, so that a hostile frame of many equal-looking keys costs
  * microseconds.
  */
 #include "lib/core/proto_mp.h"
 
+#include <endian.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* -- tokens ------------------------------------------------------------------------------------ */
 
@@ -43,40 +43,6 @@ static const s_lead_t s_leads[32] = {
     {S_ARR, 2},  {S_ARR, 4},  {S_MAP, 2},   {S_MAP, 4},   /* dc */
 };
 
-#define S_FIXMAP   0x80
-#define S_FIXARRAY 0x90
-#define S_FIXSTR   0xa0
-#define S_LEADS    0xc0
-#define S_NEGFIX   0xe0
-
-static size_t s_left(const dkt_mp_t *mp)
-{
-    return (size_t)(mp->end - mp->at);
-}
-
-static bool s_take_view(dkt_mp_t *mp, uint64_t len, dkt_mp_kind_t kind, dkt_mp_token_t *token)
-{
-    if (len > s_left(mp)) {
-        return false;
-    }
-    token->kind = kind;
-    token->view = (dkt_view_t){.data = mp->at, .len = (uint32_t)len};
-    mp->at += len;
-    return true;
-}
-
-/* Every element takes a byte at least, so a count above the bytes left is a lie. */
-static bool s_take_count(dkt_mp_t *mp, uint64_t count, dkt_mp_kind_t kind, dkt_mp_token_t *token)
-{
-    size_t most = kind == DKT_MP_MAP ? s_left(mp) / 2 : s_left(mp);
-    if (count > most) {
-        return false;
-    }
-    token->kind = kind;
-    token->count = (uint32_t)count;
-    return true;
-}
-
 static bool s_take_int(uint64_t raw, unsigned width, dkt_mp_token_t *token)
 {
     uint64_t sign = UINT64_C(1) << (8 * width - 1);
@@ -92,15 +58,41 @@ static bool s_take_plain(dkt_mp_kind_t kind, uint64_t number, dkt_mp_token_t *to
     return true;
 }
 
-static bool s_take_wide(dkt_mp_t *mp, s_lead_t lead, dkt_mp_token_t *token)
+/* A big-endian number of 0, 1, 2, 4 or 8 bytes that are there. */
+static uint64_t s_take_big(dkt_mp_t *mp, unsigned width)
 {
-    if (lead.width > s_left(mp)) {
+    const uint8_t *at = mp->at;
+    uint16_t two;
+    uint32_t four;
+    uint64_t eight;
+    mp->at += width;
+    switch (width) {
+    case 1:
+        return *at;
+    case sizeof two:
+        memcpy(&two, at, sizeof two);
+        return be16toh(two);
+    case sizeof four:
+        memcpy(&four, at, sizeof four);
+        return be32toh(four);
+    case sizeof eight:
+        memcpy(&eight, at, sizeof eight);
+        return be64toh(eight);
+    default:
+        return 0;
+    }
+}
+
+bool dkt_mp_wide(dkt_mp_t *mp, uint8_t first, dkt_mp_token_t *token)
+{
+    if (first >= DKT_MP_NEGFIX) {
+        return s_take_int(first, 1, token);
+    }
+    s_lead_t lead = s_leads[first - DKT_MP_LEADS];
+    if (lead.width > dkt_mp_left(mp)) {
         return false;
     }
-    uint64_t raw = 0;
-    for (unsigned i = 0; i < lead.width; i++) {
-        raw = raw << 8 | *mp->at++;
-    }
+    uint64_t raw = s_take_big(mp, lead.width);
     switch ((s_form_t)lead.form) {
     case S_NIL:
         return s_take_plain(DKT_MP_NIL, 0, token);
@@ -115,49 +107,17 @@ static bool s_take_wide(dkt_mp_t *mp, s_lead_t lead, dkt_mp_token_t *token)
     case S_INT:
         return s_take_int(raw, lead.width, token);
     case S_STR:
-        return s_take_view(mp, raw, DKT_MP_STR, token);
+        return dkt_mp_take_view(mp, raw, DKT_MP_STR, token);
     case S_BIN:
-        return s_take_view(mp, raw, DKT_MP_BIN, token);
+        return dkt_mp_take_view(mp, raw, DKT_MP_BIN, token);
     case S_ARR:
-        return s_take_count(mp, raw, DKT_MP_ARRAY, token);
+        return dkt_mp_take_count(mp, raw, DKT_MP_ARRAY, token);
     case S_MAP:
-        return s_take_count(mp, raw, DKT_MP_MAP, token);
+        return dkt_mp_take_count(mp, raw, DKT_MP_MAP, token);
     case S_NONE:
         break;
     }
     return false;
-}
-
-static inline bool s_next(dkt_mp_t *mp, dkt_mp_token_t *token)
-{
-    token->kind = DKT_MP_INVALID;
-    token->count = 0;
-    token->view.data = NULL;
-    if (mp->at == mp->end) {
-        return false;
-    }
-    uint8_t lead = *mp->at++;
-    if (lead < S_FIXMAP) {
-        return s_take_plain(DKT_MP_UINT, lead, token);
-    }
-    if (lead < S_FIXARRAY) {
-        return s_take_count(mp, lead & 0x0f, DKT_MP_MAP, token);
-    }
-    if (lead < S_FIXSTR) {
-        return s_take_count(mp, lead & 0x0f, DKT_MP_ARRAY, token);
-    }
-    if (lead < S_LEADS) {
-        return s_take_view(mp, lead & 0x1f, DKT_MP_STR, token);
-    }
-    if (lead < S_NEGFIX) {
-        return s_take_wide(mp, s_leads[lead - S_LEADS], token);
-    }
-    return s_take_int(lead, 1, token);
-}
-
-bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
-{
-    return s_next(mp, token);
 }
 
 void dkt_mp_skip(dkt_mp_t *mp, const dkt_mp_token_t *token)
@@ -181,7 +141,8 @@ void dkt_mp_skip(dkt_mp_t *mp, const dkt_mp_token_t *token)
 
 #define S_ONES  UINT64_C(0x0101010101010101)
 #define S_HIGHS UINT64_C(0x8080808080808080)
-#define S_WORD  8u /* bytes looked at in one step */
+#define S_WORD  8u  /* bytes looked at in one step */
+#define S_BLOCK 32u /* or in one */
 
 /* Eight bytes that are all ASCII and none of them NUL. */
 static bool s_is_plain(uint64_t word)
@@ -231,11 +192,46 @@ static bool s_plain_at(const uint8_t *bytes)
     return s_is_plain(word);
 }
 
+/* The same for S_BLOCK bytes: most of a request is its token, which is long and ASCII. */
+static bool s_plain_block(const uint8_t *bytes)
+{
+    uint64_t word[S_BLOCK / S_WORD], found = 0;
+    memcpy(word, bytes, sizeof word);
+    for (unsigned i = 0; i < S_BLOCK / S_WORD; i++) {
+        found |= word[i] | (word[i] - S_ONES);
+    }
+    return (found & S_HIGHS) == 0;
+}
+
+/* The same for less than a word, which most keys and values are: two halves that overlap. */
+static bool s_plain_short(const uint8_t *bytes, size_t len)
+{
+    uint32_t low, high;
+    if (len >= sizeof low) {
+        memcpy(&low, bytes, sizeof low);
+        memcpy(&high, bytes + len - sizeof high, sizeof high);
+        return s_is_plain((uint64_t)high << 32 | low);
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (bytes[i] == 0 || bytes[i] >= 0x80) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool dkt_utf8_check(const uint8_t *bytes, size_t len)
 {
+    if (len < S_WORD && s_plain_short(bytes, len)) {
+        return true;
+    }
     size_t at = 0;
     while (at < len) {
         size_t left = len - at;
+        if (left >= S_BLOCK && s_plain_block(bytes + at)) {
+            at += S_BLOCK;
+            continue;
+        }
         if (left >= S_WORD && s_plain_at(bytes + at)) {
             at += S_WORD;
             continue;
@@ -270,7 +266,7 @@ typedef struct {
     bool key_next; /* the next token is a key of this map */
     uint32_t left; /* values (array) or pairs (map) not yet begun */
     uint32_t keys; /* keys seen */
-    uint32_t hash[DKT_MAP_KEYS_MAX];
+    uint32_t print[DKT_MAP_KEYS_MAX];
     dkt_view_t key[DKT_MAP_KEYS_MAX];
 } s_level_t;
 
@@ -293,19 +289,30 @@ static bool s_open(s_stack_t *stack, const dkt_mp_token_t *token)
     return true;
 }
 
+/* Length, first, middle and last byte: enough to tell the keys of an honest map apart, and of a
+ * hostile one there are too few for the comparisons behind it to cost anything. */
+static uint32_t s_print(dkt_view_t key)
+{
+    if (key.len == 0) {
+        return 0;
+    }
+    return key.len | (uint32_t)key.data[0] << 8 | (uint32_t)key.data[key.len / 2] << 16 |
+           (uint32_t)key.data[key.len - 1] << 24;
+}
+
 static bool s_take_key(s_level_t *level, const dkt_mp_token_t *token)
 {
     if (token->kind != DKT_MP_STR) {
         return false;
     }
-    uint32_t hash = (uint32_t)XXH3_64bits(token->view.data, token->view.len);
+    uint32_t print = s_print(token->view);
     for (uint32_t i = 0; i < level->keys; i++) {
-        if (level->hash[i] == hash && level->key[i].len == token->view.len &&
+        if (level->print[i] == print && level->key[i].len == token->view.len &&
             memcmp(level->key[i].data, token->view.data, token->view.len) == 0) {
             return false;
         }
     }
-    level->hash[level->keys] = hash;
+    level->print[level->keys] = print;
     level->key[level->keys++] = token->view;
     level->key_next = false;
     return true;
@@ -328,7 +335,7 @@ bool dkt_msgpack_check(const uint8_t *bytes, size_t len)
     dkt_mp_t mp = {.at = bytes, .end = bytes + len};
     do {
         dkt_mp_token_t token;
-        if (!s_next(&mp, &token) ||
+        if (!dkt_mp_next(&mp, &token) ||
             (token.kind == DKT_MP_STR && !dkt_utf8_check(token.view.data, token.view.len))) {
             return false;
         }

@@ -149,7 +149,7 @@ typedef struct {
     uint16_t resolvers;
     int state; /* dkt_ticket_state_t, or -1 for any */
     bool rebooking, suspended;
-    uint8_t class_count, limit_count;
+    uint8_t class_count, limit_count; /* what is behind them in the tables is undefined */
     dkt_named_u16_t classes[DKT_CLASSES_MAX], limits[DKT_CLASSES_MAX];
     /* The first parameter that is missing or wrong; status DKT_OK if all are well. It is reported
      * only after the checks that come before it in the contract's order. */

@@ -16,6 +16,7 @@ typedef bool s_read_fn(const dkt_mp_token_t *token, void *field);
 
 typedef struct {
     const char *key;
+    uint32_t key_len;
     s_read_fn *read;
     size_t offset; /* in dkt_answer_t */
 } s_field_t;
@@ -68,7 +69,7 @@ static bool s_read_code(const dkt_mp_token_t *token, void *field)
 
 #define ROW(key, reader, field)                                                                    \
     {                                                                                              \
-        key, s_read_##reader, offsetof(dkt_answer_t, field)                                        \
+        key, sizeof(key) - 1, s_read_##reader, offsetof(dkt_answer_t, field)                       \
     }
 
 static const s_field_t s_result_fields[] = {
@@ -102,7 +103,7 @@ static const s_field_t s_error_fields[] = {
 static const s_field_t *s_find(const s_field_t *fields, dkt_view_t key)
 {
     while (fields->key &&
-           (strlen(fields->key) != key.len || memcmp(fields->key, key.data, key.len) != 0)) {
+           (fields->key_len != key.len || memcmp(fields->key, key.data, key.len) != 0)) {
         fields++;
     }
     return fields->key ? fields : NULL;
@@ -120,7 +121,9 @@ static bool s_read_pairs(dkt_mp_t *mp, uint32_t pairs, const s_field_t *fields, 
             !field->read(&value, (char *)out + field->offset)) {
             return false;
         }
-        dkt_mp_skip(mp, &value);
+        if (value.kind == DKT_MP_ARRAY || value.kind == DKT_MP_MAP) {
+            dkt_mp_skip(mp, &value);
+        }
     }
     return true;
 }

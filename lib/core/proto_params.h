@@ -18,7 +18,7 @@ typedef struct {
 /* What the table knows of the wire names of ticket states; NULL if it is no state. */
 const char *dkt_state_wire(dkt_ticket_state_t state);
 
-/* Sets the defaults of parameters that are absent. `request` is zeroed before. */
+/* Sets the defaults of parameters that are absent. `request` is cleared before. */
 void dkt_params_default(dkt_request_t *request);
 
 /* Reads one value into `request` (whose method is set). On failure the parameter stays absent and

@@ -90,7 +90,9 @@ static uint32_t s_collect(dkt_mp_t *mp, uint32_t pairs, uint32_t accepted,
             given |= UINT32_C(1) << param;
             values[param] = (dkt_param_value_t){.token = value, .rest = *mp};
         }
-        dkt_mp_skip(mp, &value);
+        if (value.kind == DKT_MP_ARRAY || value.kind == DKT_MP_MAP) {
+            dkt_mp_skip(mp, &value);
+        }
     }
     return given;
 }
@@ -122,7 +124,11 @@ static dkt_status_t s_malformed(dkt_err_t *err)
 
 static void s_clear(dkt_request_t *out)
 {
-    memset(out, 0, sizeof *out);
+    /* Not the two tables, which are read as far as their counts say, nor an error's text. */
+    memset(out, 0, offsetof(dkt_request_t, classes));
+    out->argument.status = DKT_OK;
+    out->argument.retry_after_ms = 0;
+    out->argument.field[0] = out->argument.text[0] = '\0';
     out->method = DKT_METHOD_COUNT;
     dkt_params_default(out);
 }

@@ -54,12 +54,17 @@ static void s_token_keep(dkt_rt_token_t *set, uint64_t hash, dkt_view_t token,
     }
     memcpy(copy, token.data, token.len);
     free(victim->token);
-    *victim = (dkt_rt_token_t){.hash = hash, .claims = *claims, .token = copy, .len = token.len};
+    *victim = (dkt_rt_token_t){.hash = hash,
+                               .claims = *claims,
+                               .vshard = dkt_client_vshard(&claims->client),
+                               .token = copy,
+                               .len = token.len};
 }
 
 dkt_status_t dkt_rt_token(dkt_router_t *self, dkt_instant_t now, dkt_view_t token,
-                          dkt_claims_t *claims, dkt_err_t *err)
+                          dkt_rt_checked_t *checked, dkt_err_t *err)
 {
+    dkt_claims_t *claims = &checked->claims;
     if (token.len == 0 || token.len >= DKT_TOKEN_BYTES_MAX) {
         return dkt_fail(err, DKT_UNAUTHENTICATED, "token", NULL);
     }
@@ -68,6 +73,7 @@ dkt_status_t dkt_rt_token(dkt_router_t *self, dkt_instant_t now, dkt_view_t toke
     const dkt_rt_token_t *known = s_token_find(good, hash, token);
     if (known) {
         *claims = known->claims;
+        checked->vshard = known->vshard;
         return claims->expires_ms > now.unix_ms
                    ? DKT_OK
                    : dkt_fail(err, DKT_UNAUTHENTICATED, "token", "the token has expired");
@@ -80,6 +86,7 @@ dkt_status_t dkt_rt_token(dkt_router_t *self, dkt_instant_t now, dkt_view_t toke
     dkt_status_t status = dkt_token_verify(self->table.keys, self->table.key_count, now.unix_ms,
                                            (const char *)token.data, token.len, claims, err);
     if (status == DKT_OK) {
+        checked->vshard = dkt_client_vshard(&claims->client);
         s_token_keep(good, hash, token, claims);
     } else {
         s_token_keep(bad, hash, token, &(dkt_claims_t){.expires_ms = now.unix_ms});

@@ -46,7 +46,7 @@ static dkt_status_t s_check_token(dkt_router_t *self, dkt_instant_t now,
         checked->later = true;
         return DKT_OK;
     }
-    return dkt_rt_token(self, now, request->token, &checked->claims, err);
+    return dkt_rt_token(self, now, request->token, checked, err);
 }
 
 static dkt_status_t s_check_tenant(dkt_router_t *self, dkt_instant_t now,
@@ -85,14 +85,16 @@ static dkt_status_t s_check_arguments(dkt_router_t *self, dkt_instant_t now,
 static dkt_status_t s_route_client(const dkt_request_t *request, dkt_rt_checked_t *checked,
                                    dkt_err_t *err)
 {
-    dkt_client_t client = checked->claims.client; /* on the public endpoint: the very same */
-    if (!s_has_tenant(request, checked) &&
-        !dkt_client_parse((const char *)request->client_id.data, request->client_id.len, &client)) {
-        return request->method == DKT_METHOD_LOGIN
-                   ? dkt_fail(err, DKT_UNAUTHENTICATED, NULL, NULL)
-                   : dkt_fail(err, DKT_NOT_FOUND, "client_id", NULL);
+    dkt_client_t client;
+    if (!s_has_tenant(request, checked)) { /* else it is the token's, whose vshard is known */
+        if (!dkt_client_parse((const char *)request->client_id.data, request->client_id.len,
+                              &client)) {
+            return request->method == DKT_METHOD_LOGIN
+                       ? dkt_fail(err, DKT_UNAUTHENTICATED, NULL, NULL)
+                       : dkt_fail(err, DKT_NOT_FOUND, "client_id", NULL);
+        }
+        checked->vshard = dkt_client_vshard(&client);
     }
-    checked->vshard = dkt_client_vshard(&client);
     if (request->slot_id.data &&
         !dkt_id_client((const char *)request->slot_id.data, request->slot_id.len, &client)) {
         return dkt_fail(err, DKT_NOT_FOUND, "slot_id", NULL);
@@ -110,7 +112,9 @@ static dkt_status_t s_route_id(const dkt_request_t *request, dkt_view_t id, cons
         (s_has_tenant(request, checked) && !dkt_client_equal(&client, &checked->claims.client))) {
         return dkt_fail(err, DKT_NOT_FOUND, field, NULL);
     }
-    checked->vshard = dkt_client_vshard(&client);
+    if (!s_has_tenant(request, checked)) {
+        checked->vshard = dkt_client_vshard(&client);
+    }
     return DKT_OK;
 }
 

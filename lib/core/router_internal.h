@@ -101,7 +101,8 @@ typedef struct {
 typedef struct {
     uint64_t hash; /* 0: empty */
     dkt_claims_t claims;
-    uint8_t *token; /* the whole text: a hash alone would let a collision in */
+    uint16_t vshard; /* of the claims' client */
+    uint8_t *token;  /* the whole text: a hash alone would let a collision in */
     uint32_t len;
 } dkt_rt_token_t;
 
@@ -178,7 +179,7 @@ DKT_CHECKED bool dkt_rt_check_again(dkt_router_t *self, dkt_instant_t now, uint3
 typedef struct {
     dkt_audience_t side;
     dkt_claims_t claims; /* set by the token check */
-    uint16_t vshard;     /* set by the id check */
+    uint16_t vshard;     /* set by the id check, to the claims' by the token check */
     bool later;          /* there are no keys yet: wait */
 } dkt_rt_checked_t;
 
@@ -190,8 +191,9 @@ DKT_CHECKED dkt_status_t dkt_rt_check(dkt_router_t *self, dkt_instant_t now,
 /* -- router_cache.c ------------------------------------------------------------------------------
  */
 
+/* Sets the claims and their client's vshard. */
 DKT_CHECKED dkt_status_t dkt_rt_token(dkt_router_t *self, dkt_instant_t now, dkt_view_t token,
-                                      dkt_claims_t *claims, dkt_err_t *err);
+                                      dkt_rt_checked_t *checked, dkt_err_t *err);
 /* Keys have changed: what was good may be bad and the other way round. */
 void dkt_rt_tokens_forget(dkt_router_t *self);
 /* Takes one from the quota of that source, or says in how many ms there is one. */

@@ -38,6 +38,7 @@
     X(PLACE)                                                                                       \
     X(INSERT)                                                                                      \
     X(INSERT_OPEN)                                                                                 \
+    X(INSERT_ONE)                                                                                  \
     X(UPDATE)                                                                                      \
     X(JOURNAL)                                                                                     \
     X(SETTINGS)                                                                                    \

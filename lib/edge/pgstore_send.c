@@ -59,6 +59,12 @@ static void s_add_time(s_params_t *params, int64_t unix_ms)
     s_add_i64(params, dkt_pg_time_of_ms(unix_ms));
 }
 
+/* `data` NULL: the SQL null. */
+static void s_add_view(s_params_t *params, dkt_view_t view)
+{
+    s_add(params, view.data, view.len);
+}
+
 /* The first `count` columns, in order. */
 static void s_add_columns(s_params_t *params, dkt_pgstore_t *self, int count)
 {
@@ -213,13 +219,18 @@ static bool s_moves(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_c
     return s_run(self, entry, DKT_SQL_PLACE, &place);
 }
 
-/* Columns that both forms of the insert have, in its order; returns the next column. */
-static dkt_pgarray_t *s_insert_head(dkt_pgarray_t *column, const dkt_ticket_row_t *row)
+static dkt_view_t s_request_id(const dkt_ticket_row_t *row)
 {
     static const dkt_uuid_t none;
-    bool has_request = memcmp(&row->request_id, &none, sizeof none) != 0;
+    bool has = memcmp(&row->request_id, &none, sizeof none) != 0;
+    return (dkt_view_t){.data = has ? row->request_id.bytes : NULL, .len = DKT_UUID_BYTES};
+}
+
+/* Columns that both array forms of the insert have, in its order; returns the next column. */
+static dkt_pgarray_t *s_insert_head(dkt_pgarray_t *column, const dkt_ticket_row_t *row)
+{
     s_number(column++, row->number);
-    dkt_pgarray_bytes(column++, has_request ? row->request_id.bytes : NULL, DKT_UUID_BYTES);
+    dkt_pgarray_bytes(column++, s_request_id(row).data, DKT_UUID_BYTES);
     if (row->hold_nonce == 0) {
         dkt_pgarray_null(column++);
     } else {
@@ -260,6 +271,31 @@ static bool s_insert_open(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
     return s_run(self, entry, DKT_SQL_INSERT_OPEN, &params);
 }
 
+static bool s_insert_one(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
+                         const dkt_ticket_row_t *row)
+{
+    s_params_t params = {0};
+    s_add_u64(&params, row->number);
+    s_add_view(&params, s_request_id(row));
+    if (row->hold_nonce == 0) {
+        s_add(&params, NULL, 0);
+    } else {
+        s_add_u64(&params, row->hold_nonce);
+    }
+    s_add_view(&params, row->class_name);
+    s_add_time(&params, (int64_t)row->place.minute * DKT_MINUTE_MS);
+    if (row->has_lane) {
+        s_add_i16(&params, (int16_t)row->place.lane);
+    } else {
+        s_add(&params, NULL, 0);
+    }
+    s_add_time(&params, row->deadline_ms);
+    s_add_time(&params, row->created_ms);
+    s_add_view(&params, row->subject);
+    s_add_view(&params, row->payload);
+    return s_run(self, entry, DKT_SQL_INSERT_ONE, &params);
+}
+
 static bool s_insert_any(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
                          const dkt_commit_t *commit)
 {
@@ -296,7 +332,11 @@ static bool s_inserts(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt
     if (commit->insert_count == 0) {
         return true;
     }
-    return plain ? s_insert_open(self, entry, commit) : s_insert_any(self, entry, commit);
+    if (!plain) {
+        return s_insert_any(self, entry, commit);
+    }
+    return commit->insert_count == 1 ? s_insert_one(self, entry, &commit->inserts[0])
+                                     : s_insert_open(self, entry, commit);
 }
 
 static bool s_updates(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
