@@ -10,7 +10,7 @@
 int dkt_cmd_account_main(int argc, char **argv); /* create login logout password */
 int dkt_cmd_ticket_main(int argc,
                         char **argv); /* create cancel get list resolve hold allocate release */
-int dkt_cmd_tenant_main(int argc, char **argv); /* get set list suspend resume availability */
+int dkt_cmd_tenant_main(int argc, char **argv); /* get set list suspend resume export delete */
 int dkt_demo_main(int argc, char **argv);
 int dkt_bench_load_main(int argc, char **argv);    /* docket bench load */
 int dkt_bench_chain_main(int argc, char **argv);   /* docket bench chain */

@@ -525,6 +525,7 @@ int dkt_cmd_run(const dkt_cmd_t *rows, size_t count, int argc, char **argv)
         s_print_verbs(stderr, rows, count, argv[0]);
         return S_EXIT_USE;
     }
+    assert(run.row->method);
     int status = s_parse(&run, argc, argv);
     if (status == S_EXIT_DONE && run.help) {
         s_print_help(run.row, argv[0]);

@@ -38,7 +38,7 @@ typedef void(dkt_cmd_print_fn)(const dkt_reply_t *reply, const msgpack_object *r
 
 typedef struct {
     const char *verb;
-    const char *method;
+    const char *method; /* NULL: a line of the help only, the caller has run it itself */
     const char *summary;
     bool internal; /* the internal endpoint, CURVE keys with --keys */
     dkt_cmd_param_t params[DKT_CMD_PARAMS_MAX];

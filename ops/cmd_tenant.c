@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * docket tenant: get, set, list, suspend, resume, on the internal endpoint.
+ * docket tenant: get, set, list, suspend, resume, on the internal endpoint; export, delete and
+ * receipt next to the databases (life.h).
  */
+#include <string.h>
+
 #include "ops/cmd.h"
 #include "ops/cmd_common.h"
+#include "ops/life.h"
 
 static void s_print_tenant(const dkt_reply_t *reply, const msgpack_object *result)
 {
@@ -58,10 +62,10 @@ static const dkt_cmd_t s_commands[] = {
      {S_CLIENT,
       {"resolvers", "resolvers", DKT_CMD_INT, false, false, NULL, "how many, 1 to 4096"},
       {"classes", "classes", DKT_CMD_COUNTS, false, false, NULL,
-       "levels in minutes: gold=120,silver=240,bronze=480"},
+       "1 to 8 levels of 2 to 1440 minutes: gold=120,silver=240; the others go"},
       {"rebooking", "rebooking", DKT_CMD_BOOL, false, false, NULL, "on or off"},
       {"limits", "limits", DKT_CMD_COUNTS, false, false, NULL,
-       "booking limits in per mille: silver=600,bronze=300"}},
+       "in per mille, 0 to 1000: silver=600,bronze=300; the others have none"}},
      s_print_done},
     {"list",
      "list_tenants",
@@ -82,9 +86,24 @@ static const dkt_cmd_t s_commands[] = {
      true,
      {S_CLIENT, {"suspended", "suspended", DKT_CMD_FIXED, false, false, NULL, "false"}},
      s_print_done},
+    {.verb = "export", .summary = "write all of a tenant's data as files"},
+    {.verb = "delete", .summary = "delete a tenant, for a signed receipt"},
+    {.verb = "receipt", .summary = "check the receipt of a deletion"},
 };
+
+/* No calls to the fleet. */
+static const struct {
+    const char *verb;
+    int (*run)(int argc, char **argv);
+} s_own[] = {
+    {"export", dkt_export_main}, {"delete", dkt_delete_main}, {"receipt", dkt_receipt_main}};
 
 int dkt_cmd_tenant_main(int argc, char **argv)
 {
+    for (size_t i = 0; argc > 1 && i < sizeof s_own / sizeof s_own[0]; i++) {
+        if (strcmp(argv[1], s_own[i].verb) == 0) {
+            return s_own[i].run(argc - 1, argv + 1);
+        }
+    }
     return dkt_cmd_run(s_commands, sizeof s_commands / sizeof s_commands[0], argc, argv);
 }

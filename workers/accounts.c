@@ -21,6 +21,8 @@
 #define S_FINISH_MS        2000 /* between looks for half-made accounts */
 #define S_WAIT_MAX_MS      500
 #define S_RECONNECT_MS     200 /* at least, between two tries */
+#define S_LATE_MS          500 /* between two tries to carry a change */
+#define S_CHANGE_TRIES_MAX 100
 
 struct dkt_accounts {
     dkt_env_t *env;
@@ -30,7 +32,10 @@ struct dkt_accounts {
     int64_t finish_mono_ms;
     dkt_mail_t *waiting; /* ACCOUNT commands that found the pool empty, oldest first */
     uint32_t waiting_count;
-    uint8_t *answer; /* S_ANSWER_BYTES_MAX */
+    dkt_mail_t *late; /* CHANGES that could not be carried, oldest first */
+    uint32_t late_count;
+    int64_t late_mono_ms; /* not before */
+    uint8_t *answer;      /* S_ANSWER_BYTES_MAX */
 };
 
 /* -- session -- */
@@ -239,16 +244,66 @@ static void s_tenant(dkt_accounts_t *self, dkt_work_mail_t *work)
     }
 }
 
-static void s_copy(dkt_accounts_t *self, const dkt_settings_mail_t *mail)
+/* -- changes -- */
+
+static bool s_is_late(const dkt_accounts_t *self, const dkt_client_t *client)
+{
+    const dkt_mail_t *mail = self->late;
+    while (mail && !dkt_client_equal(&((const dkt_changes_mail_t *)mail)->client, client)) {
+        mail = mail->next;
+    }
+    return mail != NULL;
+}
+
+/* At the end of the queue. One whose own database fails again and again is left to the tenant's
+ * next activation. */
+static void s_keep_late(dkt_accounts_t *self, dkt_changes_mail_t *mail, const char *why)
+{
+    bool control_up = self->conn && PQstatus(self->conn) == CONNECTION_OK;
+    if (mail->tries == 0 && !self->late) {
+        dkt_log(DKT_LOG_WARN, "a tenant's change waits for the audit log: %s", why);
+    }
+    mail->tries += control_up ? 1 : 0;
+    if (mail->tries > S_CHANGE_TRIES_MAX || self->late_count == DKT_ACCOUNT_JOBS_MAX ||
+        s_is_late(self, &mail->client)) {
+        free(mail);
+        return;
+    }
+    dkt_mail_t **tail = &self->late;
+    while (*tail) {
+        tail = &(*tail)->next;
+    }
+    mail->mail.next = NULL;
+    *tail = &mail->mail;
+    self->late_count++;
+    self->late_mono_ms = dkt_clock_mono_ms() + S_LATE_MS;
+}
+
+/* Takes the mail. */
+static void s_carry(dkt_accounts_t *self, dkt_changes_mail_t *mail)
 {
     dkt_err_t err;
     dkt_status_t status = s_session(self, &err);
     if (status == DKT_OK) {
-        status = dkt_accounts_copy(self->conn, &mail->client, &mail->settings, &err);
+        status = dkt_accounts_carry(self->conn, self->env->uri, &mail->client, &err);
     }
-    if (status != DKT_OK) {
-        dkt_log(DKT_LOG_WARN, "a copy of settings is late: %s", err.text);
+    if (status == DKT_OK || status == DKT_NOT_FOUND) {
+        free(mail);
+    } else {
+        s_keep_late(self, mail, err.text);
     }
+}
+
+/* One at a time: a database that does not answer keeps nobody waiting for long. */
+static void s_carry_late(dkt_accounts_t *self)
+{
+    dkt_mail_t *mail = self->late;
+    if (!mail || dkt_clock_mono_ms() < self->late_mono_ms) {
+        return;
+    }
+    self->late = mail->next;
+    self->late_count--;
+    s_carry(self, (dkt_changes_mail_t *)mail);
 }
 
 /* -- loop -- */
@@ -279,12 +334,12 @@ static bool s_take(dkt_accounts_t *self, dkt_mail_t *mail)
         running = running && mail->kind != DKT_MAIL_STOP && !atomic_load(&self->env->stopping);
         if (running && mail->kind == DKT_MAIL_ACCOUNT) {
             s_create(self, (dkt_command_mail_t *)mail);
+        } else if (running && mail->kind == DKT_MAIL_CHANGES) {
+            s_carry(self, (dkt_changes_mail_t *)mail);
         } else {
-            if (running && mail->kind == DKT_MAIL_TENANT) {
+            if (running) {
+                assert(mail->kind == DKT_MAIL_TENANT);
                 s_tenant(self, ((dkt_command_mail_t *)mail)->work);
-            } else if (running) {
-                assert(mail->kind == DKT_MAIL_SETTINGS);
-                s_copy(self, (dkt_settings_mail_t *)mail);
             } else if (mail->kind == DKT_MAIL_ACCOUNT || mail->kind == DKT_MAIL_TENANT) {
                 free(((dkt_command_mail_t *)mail)->work);
             }
@@ -302,6 +357,7 @@ static void *s_run(void *argument)
     do {
         (void)poll(&item, 1, self->waiting ? S_POOL_LOOK_MS : S_WAIT_MAX_MS);
         s_retry_waiting(self);
+        s_carry_late(self);
         if (atomic_load(&self->env->leader) && dkt_clock_mono_ms() >= self->finish_mono_ms) {
             s_finish_left(self);
         }
@@ -348,6 +404,11 @@ void dkt_accounts_destroy(dkt_accounts_t **self_p)
         free(((dkt_command_mail_t *)self->waiting)->work);
         free(self->waiting);
         self->waiting = next;
+    }
+    while (self->late) {
+        dkt_mail_t *next = self->late->next;
+        free(self->late);
+        self->late = next;
     }
     free(self->answer);
     free(self);

@@ -26,8 +26,12 @@ bool dkt_accounts_list_known(dkt_replica_t *replica, const dkt_request_t *reques
 /* Directory, feed and audit in one transaction. */
 DKT_CHECKED dkt_status_t dkt_accounts_suspend(PGconn *conn, const dkt_client_t *client,
                                               bool suspended, dkt_err_t *err);
-/* The owner's settings, for lists. */
-DKT_CHECKED dkt_status_t dkt_accounts_copy(PGconn *conn, const dkt_client_t *client,
-                                           const dkt_settings_t *settings, dkt_err_t *err);
+/* -- accounts_changes.c -- */
+
+/* Carries what a tenant's table `changes` has and the control database lacks into the audit log,
+ * and settings into the copy for lists and the feed, in order and each once. NOT_FOUND: there is
+ * no such tenant (any more). */
+DKT_CHECKED dkt_status_t dkt_accounts_carry(PGconn *conn, const char *uri,
+                                            const dkt_client_t *client, dkt_err_t *err);
 
 #endif

@@ -160,68 +160,28 @@ dkt_status_t dkt_accounts_list(PGconn *conn, const dkt_request_t *request, dkt_w
 
 /* -- changes -- */
 
-static dkt_status_t s_change(PGconn *conn, const char *sql, const dkt_client_t *client,
-                             const char *value, dkt_err_t *err)
+/* Twice the same changes nothing, and says so nowhere. */
+dkt_status_t dkt_accounts_suspend(PGconn *conn, const dkt_client_t *client, bool suspended,
+                                  dkt_err_t *err)
 {
     dkt_id_text_t text;
     dkt_client_text(client, &text);
-    const char *params[] = {text.text, value};
-    PGresult *result = dkt_control_run(conn, sql, 2, params, err);
+    const char *params[] = {text.text, suspended ? "true" : "false"};
+    PGresult *result = dkt_control_run(
+        conn,
+        "with one as materialized (select client_id, suspended from tenants"
+        "   where client_id = $1 and state = 'active' for update),"
+        " done as (update tenants t set suspended = $2::boolean, revision = revision + 1"
+        "   from one where t.client_id = one.client_id and one.suspended <> $2::boolean"
+        "   returning t.client_id, t.suspended, t.revision),"
+        " told as (select feed_append (to_jsonb (done)),"
+        "          audit_append ('internal', 'set_tenant', client_id, to_jsonb (done)) from done)"
+        " select (select count (*) from told) from one",
+        2, params, err);
     if (!result) {
         return err->status;
     }
     bool found = PQntuples(result) == 1;
     PQclear(result);
     return found ? DKT_OK : dkt_fail(err, DKT_NOT_FOUND, NULL, NULL);
-}
-
-dkt_status_t dkt_accounts_suspend(PGconn *conn, const dkt_client_t *client, bool suspended,
-                                  dkt_err_t *err)
-{
-    return s_change(conn,
-                    "with done as (update tenants set suspended = $2::boolean,"
-                    "   revision = revision + 1 where client_id = $1 and state = 'active'"
-                    "   returning client_id, suspended, revision)"
-                    " select feed_append (to_jsonb (done)),"
-                    "        audit_append ('internal', 'set_tenant', client_id, to_jsonb (done))"
-                    "   from done",
-                    client, suspended ? "true" : "false", err);
-}
-
-static char *s_settings_text(const dkt_settings_t *settings)
-{
-    json_t *classes = json_object(), *limits = json_object();
-    for (uint8_t i = 0; i < settings->class_count; i++) {
-        const dkt_class_t *row = &settings->classes[i];
-        json_object_set_new(classes, row->name, json_integer(row->level_minutes));
-        if (row->limit_permille < DKT_PERMILLE) {
-            json_object_set_new(limits, row->name, json_integer(row->limit_permille));
-        }
-    }
-    json_t *all =
-        json_pack("{s:i, s:b, s:o, s:o}", "resolvers", (int)settings->resolvers, "rebooking",
-                  (int)settings->rebooking, "classes", classes, "limits", limits);
-    char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
-    json_decref(all);
-    return text;
-}
-
-dkt_status_t dkt_accounts_copy(PGconn *conn, const dkt_client_t *client,
-                               const dkt_settings_t *settings, dkt_err_t *err)
-{
-    char *text = s_settings_text(settings);
-    if (!text) {
-        return dkt_fail(err, DKT_UNAVAILABLE, NULL, "no memory for a copy of settings");
-    }
-    dkt_status_t status =
-        s_change(conn,
-                 "with done as (update tenants set settings = $2::jsonb,"
-                 "   revision = revision + 1 where client_id = $1 and state = 'active'"
-                 "   returning client_id, settings, revision)"
-                 " select feed_append (to_jsonb (done)),"
-                 "        audit_append ('internal', 'set_tenant', client_id, to_jsonb (done))"
-                 "   from done",
-                 client, text, err);
-    free(text);
-    return status;
 }

@@ -29,15 +29,18 @@ static const char s_poll_sql[] =
     "   case when $3::boolean then pg_try_advisory_lock (7410, 2) else false end as gained,"
     "   (select coalesce (sum (hashtext (node || ' ' || workers_address)::bigint), 0)::text"
     "           || ':' || count (*) from brokers) as brokers,"
+    "   (select coalesce (sum (hashtext (client_id)::bigint), 0)::text || ':' || count (*)"
+    "      from tenants where state = 'deleting') as deleting,"
     "   (select incarnation from leader) as leader),"
     " held as materialized (select (classid::bigint << 32) | objid::bigint as key from pg_locks"
     "   where locktype = 'advisory' and objsubid = 1 and granted"
     "     and database = (select oid from pg_database where datname = current_database ()))"
     " select one.epoch, one.version, one.gained, one.brokers, w.incarnation,"
     "        coalesce (b.beat, 0), w.lock_key in (select key from held), w.leaving,"
-    "        w.dead_at is not null, w.incarnation = one.leader, w.node"
+    "        w.dead_at is not null, w.incarnation = one.leader, w.node, one.deleting"
     "   from one left join workers w on true"
-    "   left join worker_beats b on b.incarnation = w.incarnation";
+    "   left join worker_beats b on b.incarnation = w.incarnation"
+    " order by w.dead_at nulls first"; /* no number of dead ones hides one that lives */
 enum {
     S_EPOCH,
     S_VERSION,
@@ -49,7 +52,8 @@ enum {
     S_LEAVING,
     S_DEAD,
     S_LEADS,
-    S_NODE
+    S_NODE,
+    S_DELETING
 };
 
 void dkt_directory_uuid(const dkt_incarnation_t *incarnation, char out[DKT_UUID_TEXT_BYTES])
@@ -183,8 +187,8 @@ static dkt_status_t s_read_brokers(dkt_directory_t *self, const char *mark, dkt_
     }
     dkt_brokers_mail_t *mail = dkt_mail_alloc(sizeof *mail);
     for (int i = 0; i < PQntuples(result) && mail->count < DKT_BROKERS_MAX; i++) {
-        if (PQgetlength(result, i, 0) < DKT_ADDRESS_BYTES_MAX) {
-            snprintf(mail->addresses[mail->count++], DKT_ADDRESS_BYTES_MAX, "%s",
+        if (PQgetlength(result, i, 0) < DKT_ENDPOINT_BYTES_MAX) {
+            snprintf(mail->addresses[mail->count++], DKT_ENDPOINT_BYTES_MAX, "%s",
                      PQgetvalue(result, i, 0));
         }
     }
@@ -238,11 +242,17 @@ static dkt_status_t s_use_poll(dkt_directory_t *self, const PGresult *result, dk
     if (status == DKT_OK && strcmp(mark, self->brokers_mark) != 0) {
         status = s_read_brokers(self, mark, err);
     }
+    if (status == DKT_OK) {
+        status = dkt_directory_deleting(self, PQgetvalue(result, 0, S_DELETING), err);
+    }
     if (status == DKT_OK && dkt_directory_is_true(result, 0, S_GAINED)) {
         status = dkt_directory_lead_begin(self, err);
     }
     if (status == DKT_OK && self->leading) {
         status = dkt_directory_lead(self, err);
+    }
+    if (status == DKT_OK && self->leading) {
+        dkt_directory_age(self);
     }
     return status;
 }

@@ -24,13 +24,16 @@ struct dkt_directory {
     int64_t next_poll_mono_ms, retry_mono_ms;
     uint32_t connect_failures;
     uint32_t polls;
-    bool leading;          /* this session has the leader's lock and has raised the epoch */
-    bool leaving;          /* wants no share: it ends */
-    bool paused;           /* wants none: an operator said so */
-    uint64_t epoch;        /* of the leader's guard, while leading */
-    dkt_watch_t watch;     /* of this session */
-    dkt_table_t table;     /* newest one read */
-    char brokers_mark[24]; /* digest of the brokers table as last read */
+    bool leading;           /* this session has the leader's lock and has raised the epoch */
+    bool leaving;           /* wants no share: it ends */
+    bool paused;            /* wants none: an operator said so */
+    uint64_t epoch;         /* of the leader's guard, while leading */
+    dkt_watch_t watch;      /* of this session */
+    dkt_table_t table;      /* newest one read */
+    char brokers_mark[24];  /* digest of the brokers table as last read */
+    char deleting_mark[24]; /* and of the tenants that are being deleted */
+    int64_t age_mono_ms;    /* directory_age.c: the next statement is due, */
+    uint32_t age_next;      /* and which */
     /* directory_wake.c */
     dkt_mail_t *settles, *settles_last;      /* not written yet, oldest first */
     uint8_t unread[DKT_VSHARDS / 8];         /* bit set of vshards whose rows were not read yet */
@@ -53,12 +56,22 @@ bool dkt_directory_is_true(const PGresult *result, int row, int column);
 DKT_CHECKED dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list,
                                                dkt_err_t *err);
 
+/* A poll showed this digest of the tenants that are being deleted: if it is another one, the node
+ * loop is told who they are. */
+DKT_CHECKED dkt_status_t dkt_directory_deleting(dkt_directory_t *self, const char *mark,
+                                                dkt_err_t *err);
+
 /* -- directory_lead.c -- */
 
 /* The lock was just gained: raises the epoch. */
 DKT_CHECKED dkt_status_t dkt_directory_lead_begin(dkt_directory_t *self, dkt_err_t *err);
 /* After each poll while leading: writes verdicts and, if the members changed, a new table. */
 DKT_CHECKED dkt_status_t dkt_directory_lead(dkt_directory_t *self, dkt_err_t *err);
+
+/* -- directory_age.c -- */
+
+/* After each poll while leading: drops some of what is old, if it is time. */
+void dkt_directory_age(dkt_directory_t *self);
 
 /* -- directory_wake.c: the table wake -- */
 

@@ -11,6 +11,7 @@
 
 #include <sodium.h>
 
+#include "lib/edge/clock.h"
 #include "lib/edge/control.h"
 #include "lib/edge/log.h"
 #include "workers/directory_internal.h"
@@ -18,7 +19,6 @@
 /* Header, versions, members, owners and keys of a table, with room to spare. */
 #define S_TABLE_BYTES_MAX 32768
 #define S_NUMBER_BYTES    24
-#define S_FORGET_AFTER    "1 hour" /* rows of workers that are long dead */
 
 dkt_status_t dkt_directory_lead_begin(dkt_directory_t *self, dkt_err_t *err)
 {
@@ -33,15 +33,10 @@ dkt_status_t dkt_directory_lead_begin(dkt_directory_t *self, dkt_err_t *err)
     self->epoch = strtoull(PQgetvalue(result, 0, 0), NULL, 10);
     PQclear(result);
     self->leading = true;
+    self->age_mono_ms = dkt_clock_mono_ms() + DKT_WATCH_WARM_MS; /* who is alive comes first */
     atomic_store(&self->env->leader, true);
     dkt_log(DKT_LOG_INFO, "leads the directory, epoch %llu", (unsigned long long)self->epoch);
-    return dkt_control_exec(self->conn,
-                            "with gone as (delete from workers where dead_at <"
-                            " clock_timestamp () - interval '" S_FORGET_AFTER "'"
-                            " returning incarnation)"
-                            " delete from worker_beats b using gone"
-                            " where b.incarnation = gone.incarnation",
-                            0, NULL, err);
+    return DKT_OK;
 }
 
 /* A verdict is written before the table that follows from it: a successor may end the session of

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where tenants live: the directory's answer to the node loop's lookups, many in one statement.
+ * Where tenants live: the directory's answer to the node loop's lookups, many in one statement; and
+ * who lives no more.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/edge/control.h"
@@ -20,6 +22,7 @@ static void s_fill_home(const PGresult *result, int row, dkt_lookup_mail_t *look
     snprintf(home->database, sizeof home->database, "%s", PQgetvalue(result, row, 3));
     snprintf(home->sub_domain, sizeof home->sub_domain, "%s", PQgetvalue(result, row, 4));
     home->suspended = dkt_directory_is_true(result, row, 5);
+    home->changes_seq = strtoull(PQgetvalue(result, row, 6), NULL, 10);
 }
 
 static void s_fill_homes(const PGresult *result, dkt_mail_t *list)
@@ -61,7 +64,7 @@ static void s_fill_from_replica(dkt_replica_t *replica, dkt_lookup_mail_t *looku
  * may do so at once. */
 static const char s_lookup_sql[] =
     "with found as materialized (select t.client_id, c.host, c.port, t.database, t.sub_domain,"
-    "   t.suspended from tenants t join clusters c on c.name = t.cluster"
+    "   t.suspended, t.changes_seq from tenants t join clusters c on c.name = t.cluster"
     "   where t.client_id = any ($1::text[]) and t.state = 'active'),"
     " marked as (insert into wake (client_id, vshard, due_ms, owner)"
     "   select distinct a.client_id, a.vshard, 0, $3::uuid"
@@ -114,4 +117,35 @@ dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list, dkt_
         dkt_mail_post(self->env->node_box, mail, DKT_MAIL_FOUND);
     }
     return status;
+}
+
+/* On the session and in the thread of the lookups: whatever was found active before is with the
+ * node loop already, and what is looked up from now on is not found. */
+dkt_status_t dkt_directory_deleting(dkt_directory_t *self, const char *mark, dkt_err_t *err)
+{
+    if (strcmp(mark, self->deleting_mark) == 0) {
+        return DKT_OK;
+    }
+    char limit[16];
+    snprintf(limit, sizeof limit, "%d", DKT_DELETING_MAX);
+    const char *params[] = {limit};
+    PGresult *result = dkt_control_run(self->conn,
+                                       "select client_id from tenants where state = 'deleting'"
+                                       " order by client_id limit $1::integer",
+                                       1, params, err);
+    if (!result) {
+        return err->status;
+    }
+    uint32_t count = (uint32_t)PQntuples(result);
+    dkt_deleting_mail_t *mail = dkt_mail_alloc(sizeof *mail + count * sizeof mail->clients[0]);
+    for (uint32_t i = 0; i < count; i++) {
+        const char *text = PQgetvalue(result, (int)i, 0);
+        if (dkt_client_parse(text, (uint32_t)strlen(text), &mail->clients[mail->count])) {
+            mail->count++;
+        }
+    }
+    PQclear(result);
+    snprintf(self->deleting_mark, sizeof self->deleting_mark, "%s", mark);
+    dkt_mail_post(self->env->node_box, &mail->mail, DKT_MAIL_DELETING);
+    return DKT_OK;
 }

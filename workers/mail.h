@@ -7,10 +7,11 @@
  *   node loop  ------------------------------> directory   ------> hasher
  *      ^ STOP                                   ^ SHARE
  *   operators' requests, on the bus's thread ---+        actors --REFUSED--> teller --> NATS
- *      ^  |        ACCOUNT SUSPEND LIST GET SETTINGS
+ *      ^  |        ACCOUNT TENANT CHANGES
  *      |  +----------------------------------> accounts
  *      |  +--- WORK HASHED RELAY_ASK --------> tenant actors --RELAY_*--> relay
- *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT ROWS
+ *      +-- ANSWER WORK(given back) READY ENDED HASHED FOUND TABLE BROKERS CONTEXT
+ *                                           DELETING ROWS
  */
 #ifndef DKT_WORKERS_MAIL_H
 #define DKT_WORKERS_MAIL_H
@@ -33,7 +34,7 @@
 #define DKT_DATABASE_BYTES_MAX  40 /* t_ and 32 hex digits */
 #define DKT_DOMAIN_BYTES_MAX    64 /* a DNS label and NUL */
 #define DKT_NODE_NAME_BYTES_MAX 24 /* docket/NODE/INCARNATION fits PostgreSQL's 63 characters */
-#define DKT_ADDRESS_BYTES_MAX   256
+#define DKT_ENDPOINT_BYTES_MAX  256
 
 typedef enum {
     DKT_MAIL_STOP, /* to any thread: finish and return */
@@ -52,10 +53,12 @@ typedef enum {
     DKT_MAIL_BROKERS,
     DKT_MAIL_ACCOUNT,  /* dkt_command_mail_t: create_account, its password hashed */
     DKT_MAIL_TENANT,   /* dkt_command_mail_t: get_tenant, list_tenants, set_tenant suspended */
-    DKT_MAIL_SETTINGS, /* dkt_settings_mail_t: copy into the control database */
+    DKT_MAIL_CHANGES,  /* dkt_changes_mail_t: carry a tenant's changes to the control database */
     DKT_MAIL_CONTEXT,  /* dkt_context_mail_t: the directory suspended or resumed a tenant */
+    DKT_MAIL_DELETING, /* dkt_deleting_mail_t: these tenants exist no more */
     DKT_MAIL_WAKE,     /* dkt_wake_mail_t: read these rows of the table wake; comes back as ROWS */
     DKT_MAIL_ROWS,
+    DKT_MAIL_PROBE,  /* to the node: the stream of events is new, look into every tenant */
     DKT_MAIL_SETTLE, /* dkt_settle_mail_t: a tenant ended cleanly, and when it is due next */
     /* dkt_relay_mail_t, from actors to the relay */
     DKT_MAIL_RELAY_BEGIN,
@@ -123,6 +126,7 @@ typedef struct {
     char database[DKT_DATABASE_BYTES_MAX];
     char sub_domain[DKT_DOMAIN_BYTES_MAX];
     bool suspended;
+    uint64_t changes_seq; /* of its table `changes`, what the control database has */
 } dkt_home_t;
 
 typedef struct {
@@ -186,7 +190,7 @@ typedef struct {
 typedef struct {
     dkt_mail_t mail;
     uint32_t count;
-    char addresses[DKT_BROKERS_MAX][DKT_ADDRESS_BYTES_MAX];
+    char addresses[DKT_BROKERS_MAX][DKT_ENDPOINT_BYTES_MAX];
 } dkt_brokers_mail_t;
 
 typedef struct {
@@ -198,8 +202,14 @@ typedef struct {
 typedef struct {
     dkt_mail_t mail;
     dkt_client_t client;
-    dkt_settings_t settings;
-} dkt_settings_mail_t;
+    uint32_t tries; /* that failed */
+} dkt_changes_mail_t;
+
+typedef struct {
+    dkt_mail_t mail;
+    uint32_t count; /* <= DKT_DELETING_MAX */
+    dkt_client_t clients[];
+} dkt_deleting_mail_t;
 
 typedef struct {
     dkt_mail_t mail;
@@ -276,7 +286,8 @@ typedef struct {
     uint32_t token_public_count;
     dkt_token_public_t token_publics[DKT_TOKEN_KEYS_MAX];
     uint8_t master[DKT_KEY_BYTES];
-    int64_t idle_ms, probe_ms; /* DKT_IDLE_PASSIVATE_MS, DKT_PROBE_MS; tests shorten them */
+    /* DKT_IDLE_PASSIVATE_MS, DKT_PROBE_MS, DKT_AGE_ROUND_MS; tests shorten them */
+    int64_t idle_ms, probe_ms, age_ms;
     dkt_mailbox_t *node_box, *hasher_box, *directory_box, *accounts_box;
     atomic_uint hashes_pending; /* <= DKT_HASH_QUEUE_MAX */
     atomic_bool leader;         /* is this worker's directory the leader? */
@@ -285,7 +296,8 @@ typedef struct {
     const char *nats, *keys;    /* address, NULL: no events; folder */
     dkt_mailbox_t *relay_box;   /* NULL: no events */
     atomic_ullong relay_bytes;  /* of journal rows on their way, <= DKT_RELAY_BYTES_MAX and a bit */
-    atomic_uint relay_rows;     /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
+    atomic_llong relay_stream_ms; /* creation of the stream the relay writes to, 0: NATS is away */
+    atomic_uint relay_rows;       /* ROW mails in relay_box, <= DKT_RELAY_BOX_MAX */
     dkt_worker_stats_t stats;
     dkt_replica_t *replica;    /* tenant context, kept by workers/context.c; NULL in some tests */
     dkt_bus_t *bus;            /* NULL: no NATS address */

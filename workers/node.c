@@ -76,6 +76,12 @@ static void s_on_context(dkt_node_t *self, dkt_mail_t *mail)
     free(mail);
 }
 
+static void s_on_deleting(dkt_node_t *self, dkt_mail_t *mail)
+{
+    dkt_node_deleting(self, (dkt_deleting_mail_t *)mail);
+    free(mail);
+}
+
 /* To the activation that it is for, if that is still there. */
 static void s_on_relay_ask(dkt_node_t *self, dkt_mail_t *mail)
 {
@@ -103,6 +109,13 @@ static void s_on_rows(dkt_node_t *self, dkt_mail_t *mail)
     free(mail);
 }
 
+/* Journals of tenants that sleep must be published again, too. */
+static void s_on_probe(dkt_node_t *self, dkt_mail_t *mail)
+{
+    self->probe_mono_ms = self->now_mono_ms;
+    free(mail);
+}
+
 static void s_on_stop(dkt_node_t *self, dkt_mail_t *mail)
 {
     s_begin_to_leave(self);
@@ -121,6 +134,7 @@ static const struct {
     {DKT_MAIL_TABLE, s_on_table},         {DKT_MAIL_BROKERS, s_on_brokers},
     {DKT_MAIL_CONTEXT, s_on_context},     {DKT_MAIL_STOP, s_on_stop},
     {DKT_MAIL_RELAY_ASK, s_on_relay_ask}, {DKT_MAIL_ROWS, s_on_rows},
+    {DKT_MAIL_PROBE, s_on_probe},         {DKT_MAIL_DELETING, s_on_deleting},
 };
 #define S_HANDLER_COUNT (sizeof s_handlers / sizeof s_handlers[0])
 

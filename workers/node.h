@@ -88,7 +88,7 @@ typedef struct {
     bool used, greeted;
     uint32_t id;
     zsock_t *sock;
-    char address[DKT_ADDRESS_BYTES_MAX];
+    char address[DKT_ENDPOINT_BYTES_MAX];
     dkt_incarnation_t broker;
     dkt_table_version_t known;  /* as its last message said */
     dkt_table_version_t pushed; /* the newest table sent to it */
@@ -164,6 +164,7 @@ void dkt_node_route(dkt_node_t *self, dkt_work_mail_t *work);
 void dkt_node_unpark(dkt_node_t *self, bool table_changed);
 void dkt_node_hashed(dkt_node_t *self, dkt_hash_mail_t *hash);
 void dkt_node_context(dkt_node_t *self, dkt_context_mail_t *context);
+void dkt_node_deleting(dkt_node_t *self, const dkt_deleting_mail_t *deleting);
 
 /* All of these take the work and answer it. */
 void dkt_node_answer(dkt_node_t *self, dkt_work_mail_t *work, const uint8_t *bytes, size_t len);

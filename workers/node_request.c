@@ -347,3 +347,24 @@ void dkt_node_context(dkt_node_t *self, dkt_context_mail_t *context)
         }
     }
 }
+
+/* A lookup says no from now on. Whoever waits for the end of an actor is looked up again, and then
+ * unknown. */
+void dkt_node_deleting(dkt_node_t *self, const dkt_deleting_mail_t *deleting)
+{
+    for (uint32_t i = 0; i < deleting->count; i++) {
+        dkt_record_t *record = dkt_node_find(self, &deleting->clients[i]);
+        if (!record) {
+            continue;
+        }
+        record->home_known = false;
+        record->wanted = false;
+        if (record->state == DKT_NODE_STARTING || record->state == DKT_NODE_SERVING) {
+            dkt_node_close(self, record);
+        } else if (record->state == DKT_NODE_QUEUED || record->state == DKT_NODE_QUEUED_FAILED ||
+                   record->state == DKT_NODE_BACKOFF) {
+            dkt_node_dispose(self, record, dkt_node_unknown);
+            dkt_node_move(self, record, DKT_NODE_IDLE);
+        }
+    }
+}

@@ -110,7 +110,8 @@ static void s_start(dkt_node_t *self, dkt_record_t *record)
                                  .client = record->client,
                                  .serial = ++self->serial,
                                  .table = self->table.version,
-                                 .home = record->home};
+                                 .home = record->home,
+                                 .probe = record->probe};
     record->failed_place = record->state == DKT_NODE_QUEUED_FAILED;
     record->actor = dkt_actor_new(&config);
     if (!record->actor) {

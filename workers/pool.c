@@ -14,10 +14,13 @@
 #include "lib/edge/control.h"
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
+#include "workers/deletion.h"
 
 #define S_IDLE_MS             50    /* between looks at the pool */
 #define S_CLEAN_MS            30000 /* between looks for what was left half-made */
 #define S_RETRY_MS            500   /* after an error */
+#define S_DELETE_MS           100   /* between looks for tenants to delete */
+#define S_DELETE_RETRY_MS     1000  /* after an error */
 #define S_CHECKPOINT_EVERY    10    /* databases of one thread: about 3,000 files */
 #define S_CHECKPOINT_QUIET_MS 3000  /* fewer are written once no more follow */
 #define S_SQL_BYTES_MAX       512
@@ -154,12 +157,9 @@ static PGconn *s_connect(const dkt_env_t *env, dkt_err_t *err)
     return conn;
 }
 
-/* New databases are some 300 dirty files each. They are written while nobody waits for it, in
- * batches, so that PostgreSQL's shutdown has little left to sync. A worker that is told to stop
- * does not wait for the end. False: the connection is of no more use. */
-static bool s_checkpoint(const dkt_env_t *env, PGconn *conn)
+bool dkt_pool_long(const dkt_env_t *env, PGconn *conn, const char *sql)
 {
-    if (PQsendQuery(conn, "checkpoint") != 1) {
+    if (PQsendQuery(conn, sql) != 1) {
         return false;
     }
     while (PQisBusy(conn)) {
@@ -175,6 +175,22 @@ static bool s_checkpoint(const dkt_env_t *env, PGconn *conn)
         PQclear(result);
     }
     return good;
+}
+
+/* Databases are dropped where they are made: it takes as long, and nobody waits for this thread. */
+static void s_delete(const dkt_env_t *env, PGconn *conn, int64_t *delete_mono_ms)
+{
+    dkt_err_t err;
+    uint32_t moved = 0;
+    if (dkt_clock_mono_ms() < *delete_mono_ms) {
+        return;
+    }
+    dkt_status_t status = dkt_deletion_work(conn, env, &moved, &err);
+    if (status != DKT_OK) {
+        dkt_log(DKT_LOG_WARN, "deletion: %s", err.text);
+    }
+    int wait_ms = status == DKT_OK ? S_DELETE_MS : S_DELETE_RETRY_MS;
+    *delete_mono_ms = moved > 0 ? 0 : dkt_clock_mono_ms() + wait_ms;
 }
 
 /* One look at the pool; returns how long to wait before the next. */
@@ -199,7 +215,9 @@ static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms,
     bool quiet = dkt_clock_mono_ms() - unsynced->since_mono_ms >= S_CHECKPOINT_QUIET_MS;
     if (unsynced->count >= S_CHECKPOINT_EVERY || (unsynced->count > 0 && quiet)) {
         unsynced->count = 0;
-        if (!s_checkpoint(env, conn)) {
+        /* New databases are some 300 dirty files each. They are written while nobody waits for it,
+         * in batches, so that PostgreSQL's shutdown has little left to sync. */
+        if (!dkt_pool_long(env, conn, "checkpoint")) {
             dkt_log(DKT_LOG_INFO, "pool: the checkpoint after new databases was not awaited");
         }
     }
@@ -210,7 +228,7 @@ static void *s_run(void *argument)
 {
     dkt_env_t *env = argument;
     PGconn *conn = NULL;
-    int64_t clean_mono_ms = 0;
+    int64_t clean_mono_ms = 0, delete_mono_ms = 0;
     s_unsynced_t unsynced = {0};
     while (!atomic_load(&env->stopping)) {
         dkt_err_t err;
@@ -225,6 +243,7 @@ static void *s_run(void *argument)
             wait_ms = S_RETRY_MS;
         }
         if (conn) {
+            s_delete(env, conn, &delete_mono_ms);
             wait_ms = s_look(env, conn, &clean_mono_ms, &unsynced, &err);
         }
         (void)poll(NULL, 0, wait_ms);

@@ -52,6 +52,7 @@ struct dkt_relay_thread {
     bool connected, broken;
     int64_t retry_mono_ms, complain_mono_ms, stats_mono_ms, now_mono_ms;
     dkt_relay_mark_t stream;
+    int64_t noted_ms; /* creation of the last stream, 0: none yet */
     uint64_t token_next;
     uint32_t open_count; /* of all tenants */
     uint64_t published, rewinds, lag;
@@ -178,6 +179,19 @@ static void s_step_all(dkt_relay_thread_t *self, const dkt_relay_event_t *event)
     }
 }
 
+/* Another stream than the last one has nothing of the journals: tenants that sleep are woken, a few
+ * at a time, and see for themselves. */
+static void s_note_stream(dkt_relay_thread_t *self)
+{
+    const int64_t created_ms = self->stream.stream_created_ms;
+    if (self->noted_ms != 0 && self->noted_ms != created_ms) {
+        dkt_log(DKT_LOG_INFO, "NATS: the stream is new; every journal is published again");
+        dkt_mail_post_kind(self->env->node_box, DKT_MAIL_PROBE);
+    }
+    self->noted_ms = created_ms;
+    atomic_store(&self->env->relay_stream_ms, created_ms);
+}
+
 /* -- mails -- */
 
 static void s_on_begin(dkt_relay_thread_t *self, dkt_mail_t *mail)
@@ -248,6 +262,7 @@ static void s_on_read(dkt_relay_thread_t *self, dkt_mail_t *mail)
      * stream is shorter than it was. */
     if (self->connected && read->mark.stream_seq > self->stream.stream_seq) {
         self->broken = self->broken || !dkt_wire_stream(self->wire, &self->stream);
+        s_note_stream(self);
     }
     s_step(self, tenant,
            &(dkt_relay_event_t){.kind = DKT_RELAY_READ_DONE,
@@ -353,6 +368,7 @@ static void s_break(dkt_relay_thread_t *self)
 {
     s_complain(self, "the connection is over, or the stream takes nothing");
     self->connected = self->broken = false;
+    atomic_store(&self->env->relay_stream_ms, 0);
     self->retry_mono_ms = self->now_mono_ms + DKT_NATS_RETRY_MS;
     memset(self->slots, 0, sizeof self->slots);
     s_step_all(self, &(dkt_relay_event_t){.kind = DKT_RELAY_BREAK});
@@ -373,6 +389,7 @@ static void s_connect(dkt_relay_thread_t *self)
             (unsigned long long)self->stream.stream_seq);
     self->now_mono_ms = dkt_clock_mono_ms();
     self->connected = true;
+    s_note_stream(self);
     s_step_all(self, &(dkt_relay_event_t){.kind = DKT_RELAY_STREAM, .stream = self->stream});
 }
 

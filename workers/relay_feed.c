@@ -94,7 +94,7 @@ static void s_read(dkt_relay_feed_t *self, const dkt_store_result_t *result)
         mail->rows[mail->count++] = row;
         atomic_fetch_add(&self->env->relay_bytes, dkt_relay_row_bytes(row));
     }
-    self->marked_seq = result->relay.acked_seq;
+    self->marked = result->relay;
     s_put(self, mail, DKT_MAIL_RELAY_READ);
 }
 
@@ -128,7 +128,7 @@ void dkt_relay_feed_ask(dkt_relay_feed_t *self, const dkt_relay_ask_mail_t *ask,
     if (ask->mark) {
         dkt_batch_t batch = {
             .kind = DKT_BATCH_RELAY_MARK, .epoch = self->epoch, .relay_mark = ask->marked};
-        self->marked_seq = ask->marked.acked_seq;
+        self->marked = ask->marked;
         dkt_pgstore_submit(store, &batch);
     }
     if (ask->read) {
@@ -164,9 +164,22 @@ void dkt_relay_feed_end(dkt_relay_feed_t *self)
     }
 }
 
+static bool s_all_published(const dkt_relay_feed_t *self)
+{
+    int64_t stream_ms = atomic_load(&self->env->relay_stream_ms);
+    return !self->begun || self->last_seq == 0 ||
+           (self->marked.acked_seq >= self->last_seq &&
+            (stream_ms == 0 || self->marked.stream_created_ms == stream_ms));
+}
+
+bool dkt_relay_feed_settled(const dkt_relay_feed_t *self)
+{
+    return atomic_load(&self->env->relay_stream_ms) == 0 || s_all_published(self);
+}
+
 int64_t dkt_relay_feed_due_ms(const dkt_relay_feed_t *self, int64_t due_ms)
 {
-    if (!self->begun || self->marked_seq >= self->last_seq) {
+    if (s_all_published(self)) {
         return due_ms;
     }
     struct timespec now;

@@ -15,9 +15,9 @@ typedef struct {
     dkt_client_t client;
     uint64_t serial, epoch;
     bool begun;
-    uint64_t last_seq;   /* newest committed row */
-    uint64_t marked_seq; /* progress as stored, as far as known */
-    uint64_t sent_seq;   /* row of the COMMIT that is in flight, 0: none */
+    uint64_t last_seq;       /* newest committed row */
+    dkt_relay_mark_t marked; /* progress as stored, as far as known */
+    uint64_t sent_seq;       /* row of the COMMIT that is in flight, 0: none */
     dkt_view_t sent_events;
     int64_t sent_us; /* monotonic, when it was sent */
     uint32_t read_limit;
@@ -38,6 +38,9 @@ void dkt_relay_feed_ask(dkt_relay_feed_t *self, const dkt_relay_ask_mail_t *ask,
 void dkt_relay_feed_flush(dkt_relay_feed_t *self);
 /* The activation is over. */
 void dkt_relay_feed_end(dkt_relay_feed_t *self);
+/* Is there nothing that the relay could publish for this tenant now? While NATS is away there is
+ * nothing; on a stream that was made anew there is the whole journal. */
+bool dkt_relay_feed_settled(const dkt_relay_feed_t *self);
 /* When the tenant must be active again: with events unpublished, soon. */
 int64_t dkt_relay_feed_due_ms(const dkt_relay_feed_t *self, int64_t due_ms);
 

@@ -24,12 +24,12 @@ typedef struct {
     char name[S_NAME_BYTES_MAX], email[DKT_EMAIL_BYTES_MAX + 1];
     char sub_domain[DKT_DOMAIN_BYTES_MAX], password[DKT_HASH_TEXT_BYTES];
     char resolvers[S_NUMBER_BYTES];
-    bool active;
+    bool active, deleting;
 } s_row_t;
 
 #define S_ROW_COLUMNS                                                                              \
     "client_id, database, name, email, sub_domain, coalesce (password, ''), resolvers,"            \
-    " state = 'active'"
+    " state = 'active', state = 'deleting'"
 
 static void s_copy_row(const PGresult *result, int i, s_row_t *row)
 {
@@ -41,6 +41,7 @@ static void s_copy_row(const PGresult *result, int i, s_row_t *row)
     snprintf(row->password, sizeof row->password, "%s", PQgetvalue(result, i, 5));
     snprintf(row->resolvers, sizeof row->resolvers, "%s", PQgetvalue(result, i, 6));
     row->active = PQgetvalue(result, i, 7)[0] == 't';
+    row->deleting = PQgetvalue(result, i, 8)[0] == 't';
 }
 
 void dkt_saga_slug(dkt_view_t name, uint32_t random, char out[DKT_DOMAIN_BYTES_MAX])
@@ -184,6 +185,20 @@ static dkt_status_t s_claim(PGconn *conn, const char *request_id, const s_row_t 
                        : dkt_fail(err, DKT_OVERLOADED, NULL, "no tenant database is ready");
 }
 
+/* A request_id is good for one account, also when that one is gone. Looked up after `tenants`: a
+ * deletion moves it from there in one transaction. */
+static dkt_status_t s_check_tombstone(PGconn *conn, const char *request_id, dkt_err_t *err)
+{
+    PGresult *result = dkt_control_run(conn, "select 1 from tombstones where request_id = $1::uuid",
+                                       1, &request_id, err);
+    if (!result) {
+        return err->status;
+    }
+    bool found = PQntuples(result) > 0;
+    PQclear(result);
+    return found ? dkt_fail(err, DKT_CONFLICT, "request_id", "its account was deleted") : DKT_OK;
+}
+
 static dkt_status_t s_create_once(PGconn *conn, const char *request_id, const s_row_t *wanted,
                                   s_row_t *row, bool *replayed, dkt_err_t *err)
 {
@@ -194,8 +209,15 @@ static dkt_status_t s_create_once(PGconn *conn, const char *request_id, const s_
     }
     *replayed = found;
     if (found) {
+        if (row->deleting) { /* it may still be refused: soon this is a replay, or a conflict */
+            return dkt_fail(err, DKT_UNAVAILABLE, NULL, "its account is being deleted");
+        }
         const char *field = s_differs(row, wanted);
         return field ? dkt_fail(err, DKT_CONFLICT, field, NULL) : DKT_OK;
+    }
+    status = s_check_tombstone(conn, request_id, err);
+    if (status != DKT_OK) {
+        return status;
     }
     s_row_t other;
     status = s_read_row(conn, "lower (email) = lower ($1)", wanted->email, &other, &found, err);
@@ -268,7 +290,7 @@ dkt_status_t dkt_saga_finish_all(PGconn *conn, const dkt_env_t *env, uint32_t *c
     *count = 0;
     PGresult *result = dkt_control_run(conn,
                                        "select " S_ROW_COLUMNS " from tenants"
-                                       " where state <> 'active' and created_at <"
+                                       " where state = 'claimed' and created_at <"
                                        " clock_timestamp () - interval '" S_FINISH_AFTER "'"
                                        " order by created_at limit 20",
                                        0, NULL, err);

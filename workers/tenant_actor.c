@@ -35,13 +35,14 @@ struct dkt_actor {
     dkt_tenant_t *core;
     dkt_pgstore_t *store;
     dkt_relay_feed_t feed;
-    dkt_mail_t *out_head, *out_tail;         /* answers of this turn */
-    dkt_tenant_counts_t counted;             /* what the worker's statistics have of this tenant */
-    atomic_uint *connections;                /* of its cluster, for the statistics */
-    uint32_t connected;                      /* of them, 0 or 1 */
-    bool fresh;                              /* something was fed and not flushed */
-    bool served;                             /* READY was told */
-    bool terminated;                         /* $TERM came: the node loop waits for the thread */
+    dkt_mail_t *out_head, *out_tail; /* answers of this turn */
+    dkt_tenant_counts_t counted;     /* what the worker's statistics have of this tenant */
+    atomic_uint *connections;        /* of its cluster, for the statistics */
+    uint32_t connected;              /* of them, 0 or 1 */
+    bool fresh;                      /* something was fed and not flushed */
+    bool served;                     /* READY was told */
+    bool changed;    /* `changes` has rows that the control database lacks, and nobody was told */
+    bool terminated; /* $TERM came: the node loop waits for the thread */
     char store_text[DKT_ERR_TEXT_BYTES_MAX]; /* why the store was lost */
     dkt_actor_mail_t *ended;                 /* made in advance, so that the end cannot fail */
 };
@@ -149,15 +150,25 @@ static void s_port_refused(void *ctx, const char *ticket_type, const char *reaso
     dkt_teller_refused(self->config.env, &self->config.client, ticket_type, reason, earliest_ms);
 }
 
-static void s_port_settings_changed(void *ctx, const dkt_settings_t *settings)
+static void s_port_changed(void *ctx, const dkt_settings_t *settings)
 {
-    dkt_actor_t *self = ctx;
-    dkt_settings_mail_t *mail = dkt_mail_alloc(sizeof *mail);
+    (void)settings; /* read from the database, by whoever carries them over */
+    ((dkt_actor_t *)ctx)->changed = true;
+}
+
+/* A full mailbox: again in the next turn. Should this worker die first, the tenant's next owner
+ * sees that the control database is behind (s_on_result). */
+static void s_tell_changed(dkt_actor_t *self)
+{
+    if (!self->changed) {
+        return;
+    }
+    dkt_changes_mail_t *mail = dkt_mail_alloc(sizeof *mail);
     mail->client = self->config.client;
-    mail->settings = *settings;
-    mail->mail.kind = DKT_MAIL_SETTINGS;
-    if (!dkt_mailbox_push(self->config.env->accounts_box, &mail->mail)) {
-        free(mail); /* only a copy for lists is late: the next change brings it */
+    mail->mail.kind = DKT_MAIL_CHANGES;
+    self->changed = !dkt_mailbox_push(self->config.env->accounts_box, &mail->mail);
+    if (self->changed) {
+        free(mail);
     }
 }
 
@@ -191,6 +202,10 @@ static bool s_is_over(const dkt_actor_t *self)
 static void s_on_result(void *ctx, const dkt_store_result_t *result)
 {
     dkt_actor_t *self = ctx;
+    if (result->kind == DKT_BATCH_LOAD && result->outcome == DKT_STORE_OK &&
+        result->changes_seq > self->config.home.changes_seq) {
+        self->changed = true;
+    }
     if (!dkt_relay_feed_result(&self->feed, result) && !s_is_over(self)) {
         s_step(self, &(dkt_tenant_event_t){.kind = DKT_TEV_RESULT, .result = result});
     }
@@ -283,7 +298,7 @@ static void s_tell_ready(dkt_actor_t *self)
 
 static void s_note_idle(dkt_actor_t *self, int64_t now_mono_ms)
 {
-    if (!dkt_tenant_idle(self->core, now_mono_ms)) {
+    if (!dkt_tenant_idle(self->core, now_mono_ms) || !dkt_relay_feed_settled(&self->feed)) {
         atomic_store(&self->idle_since_mono_ms, 0);
     } else if (atomic_load(&self->idle_since_mono_ms) == 0) {
         atomic_store(&self->idle_since_mono_ms, now_mono_ms);
@@ -333,6 +348,7 @@ static void s_turn(dkt_actor_t *self)
     }
     s_tell_ready(self);
     s_note_idle(self, dkt_clock_mono_ms());
+    s_tell_changed(self);
     s_flush_out(self);
     s_note_stats(self, false);
     dkt_relay_feed_flush(&self->feed);
@@ -347,7 +363,7 @@ static bool s_open(dkt_actor_t *self)
         .hash = s_port_hash,
         .random = s_port_random,
         .refused = s_port_refused,
-        .settings_changed = s_port_settings_changed,
+        .changed = s_port_changed,
         .log = s_port_log,
     };
     const dkt_env_t *env = self->config.env;
@@ -370,7 +386,9 @@ static bool s_open(dkt_actor_t *self)
                                 .sub_domain = home->sub_domain,
                                 .token_ttl_ms = S_TOKEN_TTL_MS,
                                 .idle_ms = env->idle_ms,
-                                .suspended = home->suspended};
+                                .suspended = home->suspended,
+                                .age = dkt_age_config(env->age_ms)};
+    core.age.at_once = self->config.probe;
     dkt_tenant_port_t own_port = port;
     own_port.ctx = self;
     self->core = dkt_tenant_new(&core, &own_port, dkt_clock_mono_ms());

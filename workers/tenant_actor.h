@@ -20,6 +20,7 @@ typedef struct {
     uint64_t serial; /* comes back in its events */
     dkt_table_version_t table;
     dkt_home_t home;
+    bool probe; /* only looked into: what is old goes at once, then it may be passivated */
 } dkt_actor_config_t;
 
 /* NULL without memory or a file descriptor. The caller has counted actors: czmq aborts the process

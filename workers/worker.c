@@ -34,6 +34,7 @@
 #define S_DECIMAL           10
 #define S_IDLE_VARIABLE     "DOCKET_IDLE_MS"  /* for tests: passivation without a minute's wait */
 #define S_PROBE_VARIABLE    "DOCKET_PROBE_MS" /* and the backstop without ten */
+#define S_AGE_VARIABLE      "DOCKET_AGE_MS"   /* and what is old goes sooner too */
 /* Rows have their own bound below it; what may not be refused, each of an actor's, fits beside. */
 #define S_RELAY_BOX_MAX (DKT_RELAY_BOX_MAX + 8 * DKT_NODE_RECORDS_MAX)
 
@@ -281,6 +282,7 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     self->env.node = options->node;
     self->env.idle_ms = s_span_ms(S_IDLE_VARIABLE, DKT_IDLE_PASSIVATE_MS);
     self->env.probe_ms = s_span_ms(S_PROBE_VARIABLE, DKT_PROBE_MS);
+    self->env.age_ms = s_span_ms(S_AGE_VARIABLE, DKT_AGE_ROUND_MS);
     self->env.nats = options->nats;
     self->env.keys = options->keys;
     pthread_mutex_init(&self->env.refused_window.lock, NULL);

@@ -63,6 +63,9 @@ static uint64_t s_get_le(const uint8_t *at, unsigned bytes)
 
 #define S_DIGIT_BITS 6
 #define S_DIGIT_MASK 63U
+/* Whole groups of 3 bytes and 4 digits are the bulk of an id and need no counting of bits. */
+#define S_GROUP_BYTES 3
+#define S_GROUP_CHARS 4
 
 static const char s_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -83,6 +86,13 @@ static void s_base64url_write(char *out, const uint8_t *raw, size_t len)
 {
     uint32_t bits = 0;
     unsigned count = 0;
+    for (; len >= S_GROUP_BYTES; len -= S_GROUP_BYTES, raw += S_GROUP_BYTES) {
+        bits = (uint32_t)raw[0] << 16 | (uint32_t)raw[1] << 8 | raw[2];
+        *out++ = s_digits[bits >> 3 * S_DIGIT_BITS];
+        *out++ = s_digits[bits >> 2 * S_DIGIT_BITS & S_DIGIT_MASK];
+        *out++ = s_digits[bits >> S_DIGIT_BITS & S_DIGIT_MASK];
+        *out++ = s_digits[bits & S_DIGIT_MASK];
+    }
     for (size_t i = 0; i < len; i++) {
         bits = bits << 8 | raw[i];
         for (count += 8; count >= S_DIGIT_BITS; count -= S_DIGIT_BITS) {
@@ -99,8 +109,21 @@ bool dkt_base64url_read(const char *text, size_t len, uint8_t *out, size_t max, 
 {
     uint32_t bits = 0;
     unsigned count = 0;
-    size_t at = 0;
-    for (size_t i = 0; i < len; i++) {
+    size_t at = 0, done = 0;
+    for (; len - done >= S_GROUP_CHARS && max - at >= S_GROUP_BYTES; done += S_GROUP_CHARS) {
+        const uint8_t *group = (const uint8_t *)text + done;
+        uint32_t a = s_values[group[0]], b = s_values[group[1]], c = s_values[group[2]],
+                 d = s_values[group[3]];
+        if (a == 0 || b == 0 || c == 0 || d == 0) {
+            return false;
+        }
+        uint32_t whole = (a - 1) << 3 * S_DIGIT_BITS | (b - 1) << 2 * S_DIGIT_BITS |
+                         (c - 1) << S_DIGIT_BITS | (d - 1);
+        out[at++] = (uint8_t)(whole >> 16);
+        out[at++] = (uint8_t)(whole >> 8);
+        out[at++] = (uint8_t)whole;
+    }
+    for (size_t i = done; i < len; i++) {
         uint8_t value = s_values[(uint8_t)text[i]];
         if (value == 0) {
             return false;

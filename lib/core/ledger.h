@@ -236,7 +236,9 @@ DKT_CHECKED dkt_verdict_t dkt_ledger_probe(dkt_ledger_t *self, int64_t now_ms, u
                                            uint32_t *minute);
 
 /* How many of this class alone would be admitted now in a row, and the slot of the first (valid
- * when free > 0). Exact with rebooking and limits; may cost O(horizon * R). */
+ * when free > 0). Exact with rebooking and limits, but that a chain of more than DKT_MOVES_MAX
+ * moves may end the row earlier. The first question after a change looks at every lane, O(horizon *
+ * R); with limits it tries, one admission after another. */
 uint32_t dkt_ledger_available(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index,
                               uint32_t *first_minute);
 

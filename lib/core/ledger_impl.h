@@ -64,6 +64,11 @@ typedef struct {
     int64_t earliest_ms;
 } dkt_li_earliest_t;
 
+typedef struct {
+    uint64_t version;
+    uint32_t first, last, count;
+} dkt_li_available_t;
+
 /* Sizes of the arrays behind the header. */
 typedef struct {
     uint32_t ring; /* minutes, a power of two */
@@ -89,6 +94,7 @@ struct dkt_ledger {
     dkt_ledger_counts_t counts;
     dkt_li_refusal_t refusals[DKT_CLASSES_MAX];
     dkt_li_earliest_t earliest[DKT_CLASSES_MAX];
+    dkt_li_available_t available[DKT_CLASSES_MAX];
 
     void *arena; /* this block's tail, or a block of its own when loading had to grow it */
     bool arena_owned;

@@ -224,16 +224,66 @@ static bool s_only_free_lanes(dkt_ledger_t *self, uint8_t class_index, uint32_t 
     return true;
 }
 
-uint32_t dkt_ledger_available(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index,
-                              uint32_t *first_minute)
+/* Holds and what is not open stand still: their lanes are gone. */
+static void s_count_minute(const dkt_ledger_t *self, uint32_t minute, uint32_t first,
+                           int64_t *lanes, int64_t due[S_WINDOW_MAX])
 {
-    if (dkt_ledger_probe(self, now_ms, class_index, first_minute) != DKT_VERDICT_YES) {
-        return 0;
+    uint32_t end = self->shape.ring - 1;
+    *lanes += self->shape.resolvers;
+    if (dkt_li_minute(self, minute)->free_count == self->shape.resolvers) {
+        return;
     }
-    uint32_t free_lanes;
-    if (s_only_free_lanes(self, class_index, &free_lanes)) {
-        return free_lanes;
+    const uint32_t *cells = dkt_li_lane(self, minute, 0);
+    for (uint32_t lane = 0; lane < self->shape.resolvers; lane++) {
+        if (cells[lane] & DKT_LI_LANE_FREE) {
+            continue;
+        }
+        const dkt_li_record_t *record = &self->records[cells[lane]];
+        if (!(record->flags & DKT_LI_OPEN)) {
+            --*lanes;
+            continue;
+        }
+        uint32_t last = dkt_li_last(record->deadline_ms);
+        uint32_t by = (last > minute ? last : minute) - first;
+        due[by < end ? by : end]++;
     }
+}
+
+/* With rebooking and no limits a verdict is yes iff a schedule exists, and one exists iff at every
+ * minute the lanes so far are enough for what must be done by then (Hall). So as many more fit as
+ * the tightest minute from the end of their window on has to spare. One pass answers for all
+ * classes; it is kept until something changes. */
+static void s_count_available(dkt_ledger_t *self, uint32_t first)
+{
+    int64_t due[S_WINDOW_MAX], spare[S_WINDOW_MAX];
+    assert(first >= self->base);
+    uint32_t count = dkt_li_window_end(self) - first + 1;
+    int64_t lanes = 0, must = 0;
+    assert(count <= S_WINDOW_MAX);
+    memset(due, 0, sizeof due[0] * self->shape.ring);
+    for (uint32_t i = 0; i < count; i++) {
+        /* A ticket is due no earlier than where it stands, so due[i] is complete here. */
+        s_count_minute(self, first + i, first, &lanes, due);
+        must += due[i];
+        spare[i] = lanes - must;
+    }
+    for (uint32_t i = count - 1; i-- > 0;) {
+        spare[i] = spare[i] < spare[i + 1] ? spare[i] : spare[i + 1];
+    }
+    for (uint8_t i = 0; i < self->settings.class_count; i++) {
+        uint32_t last = dkt_li_last(self->now_ms + dkt_li_level_ms(self, i));
+        uint32_t at = last < first ? 0 : last - first;
+        int64_t room = spare[at < count ? at : count - 1];
+        self->available[i] = (dkt_li_available_t){.version = self->version,
+                                                  .first = first,
+                                                  .last = last,
+                                                  .count = room > 0 ? (uint32_t)room : 0};
+    }
+}
+
+/* With limits it matters who leaves which minute: they are admitted one after another. */
+static uint32_t s_try_available(dkt_ledger_t *self, uint8_t class_index)
+{
     dkt_ledger_t *trial = dkt_li_clone(self);
     if (!trial) {
         return 1; /* true as far as it goes */
@@ -250,4 +300,28 @@ uint32_t dkt_ledger_available(dkt_ledger_t *self, int64_t now_ms, uint8_t class_
     }
     dkt_ledger_destroy(&trial);
     return admitted;
+}
+
+uint32_t dkt_ledger_available(dkt_ledger_t *self, int64_t now_ms, uint8_t class_index,
+                              uint32_t *first_minute)
+{
+    if (dkt_ledger_probe(self, now_ms, class_index, first_minute) != DKT_VERDICT_YES) {
+        return 0;
+    }
+    uint32_t first = dkt_li_first(self->now_ms, DKT_COMMIT_BUDGET_MS);
+    uint32_t last = dkt_li_last(self->now_ms + dkt_li_level_ms(self, class_index));
+    dkt_li_available_t *cache = &self->available[class_index];
+    if (cache->version == self->version && cache->first == first && cache->last == last) {
+        return cache->count;
+    }
+    uint32_t free_lanes;
+    if (s_only_free_lanes(self, class_index, &free_lanes)) {
+        return free_lanes;
+    }
+    if (!self->shape.limited) {
+        s_count_available(self, first);
+        return cache->count;
+    }
+    *cache = (dkt_li_available_t){self->version, first, last, s_try_available(self, class_index)};
+    return cache->count;
 }

@@ -59,10 +59,22 @@
 #define DKT_FENCE_FRESH_MS     500     /* an answer this young proves the connection (rule 3) */
 #define DKT_COMMIT_TIMEOUT_MS  2000    /* the actor's own bound on a commit (page 7, 7) */
 #define DKT_REFUSAL_MEMORY_MS  60000   /* a refusal is remembered this long */
+#define DKT_HANDOFF_REFUSALS_MAX 1024  /* passed on at most: 160 KiB in the handoff's row */
 #define DKT_REQUEST_MEMORY_MAX 32768   /* remembered request ids per tenant, then looked up */
 #define DKT_HASHING_PER_TENANT_MAX 16  /* passwords under way: no tenant fills the queue of all */
 #define DKT_SUSPECT_MEMORY_MS  60000   /* request ids of a failed group, kept by the node loop */
 #define DKT_IDLE_PASSIVATE_MS  60000   /* idle this long and nothing due: the actor closes */
+
+/* -- tenant, age: what is old goes in small steps, between two groups -- */
+#define DKT_AGE_FIRST_MS       20000  /* the first round: once to twice this after activation */
+#define DKT_AGE_ROUND_MS       600000 /* from the end of one round to the next */
+#define DKT_AGE_PAUSE_MS       20     /* after a step that found something: a share of 1 in 10 */
+#define DKT_AGE_PATIENCE_MS    1000   /* a step waits so long for a quiet moment, then for a gap */
+#define DKT_AGE_STEP_ROWS      250    /* of one step: 1 to 2 ms, which the group behind it waits */
+#define DKT_AGE_STEP_IDS       100    /* the same for request ids: a new version of each ticket */
+#define DKT_AGE_STEPS_MAX      512    /* of one kind in one round: 7 million ids a day, and more */
+#define DKT_AGE_REQUEST_IDS_MS 172800000 /* 48 h: the contract's promise of a replay */
+#define DKT_AGE_UNPUBLISHED_DAYS 30   /* of the journal, should NATS stay away: then loudly */
 
 /* -- store (libpq) -- */
 #define DKT_STORE_BATCHES_MAX 32    /* open batches of one tenant: a group, and reads behind it */
@@ -162,7 +174,14 @@
 #define DKT_WATCH_WARM_MS      1000 /* a watcher judges nobody before */
 #define DKT_LOCK_HELD_MS       2000 /* then the lock of the old owner may be broken (rule 11) */
 #define DKT_LOOKUP_NEGATIVE_MS 1000 /* "no such tenant" is believed this long */
+#define DKT_DIRECTORY_AGE_MS   60000 /* the leader drops what is old this often */
+#define DKT_DIRECTORY_AGE_ROWS 500   /* in one statement: 1 to 3 ms, between two polls */
+#define DKT_FEED_ROWS_MAX      10000 /* of the feed are kept, */
+#define DKT_FEED_KEEP_HOURS    168   /* and none that is older */
+#define DKT_WORKERS_KEEP_HOURS 24    /* the row of a dead worker, unless there are more than */
+#define DKT_WORKERS_DEAD_MAX   64    /* this: a worker that crashes in a loop leaves many */
 #define DKT_BROKERS_MAX        64   /* brokers a worker connects to */
+#define DKT_DELETING_MAX       1024 /* tenants being deleted that a worker is told of at a time */
 
 /* -- tenant context (rule 8) -- */
 #define DKT_CONTEXT_RECORDS_MAX     65536 /* in a replica: above DKT_ACCOUNTS_MAX */

@@ -33,7 +33,9 @@
     X(HANDOFF_EMPTY, "a handoff passes on no holds and says these are all")                        \
     X(LOOKUP_MIXED, "a look-up's row goes to another work")                                        \
     X(SUSPECTS_TOGETHER, "suspects are not decided alone")                                         \
-    X(NONCE_REUSED, "hold numbers do not carry the epoch")
+    X(NONCE_REUSED, "hold numbers do not carry the epoch")                                         \
+    X(AGE_TOO_EAGER, "request ids are dropped after half their time")                              \
+    X(AGE_DROPS_NEWEST, "the newest ticket and journal row are dropped as any other")
 
 typedef enum {
 #define X(name, text) DKT_PLANT_##name,

@@ -66,6 +66,17 @@ bool dkt_revoked_add(dkt_revoked_set_t *self, const uint8_t token_id[DKT_TOKEN_I
     return true;
 }
 
+void dkt_revoked_forget(dkt_revoked_set_t *self, int64_t now_ms)
+{
+    bool expired = false;
+    for (uint32_t i = 0; i < self->max; i++) {
+        expired |= self->slots[i].expires_ms && self->slots[i].expires_ms <= now_ms;
+    }
+    if (expired) {
+        (void)s_rehash(self, now_ms); /* without memory it stays as it is, which is right too */
+    }
+}
+
 bool dkt_revoked_has(const dkt_revoked_set_t *self, const uint8_t token_id[DKT_TOKEN_ID_BYTES])
 {
     return self->max > 0 && self->slots[s_slot(self, token_id)].expires_ms != 0;

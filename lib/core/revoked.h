@@ -21,6 +21,8 @@ void dkt_revoked_fini(dkt_revoked_set_t *self);
 DKT_CHECKED bool dkt_revoked_add(dkt_revoked_set_t *self,
                                  const uint8_t token_id[DKT_TOKEN_ID_BYTES], int64_t expires_ms,
                                  int64_t now_ms);
+/* Drops what has expired, as far as memory allows. */
+void dkt_revoked_forget(dkt_revoked_set_t *self, int64_t now_ms);
 bool dkt_revoked_has(const dkt_revoked_set_t *self, const uint8_t token_id[DKT_TOKEN_ID_BYTES]);
 
 #endif

@@ -72,6 +72,8 @@ typedef enum {
     DKT_BATCH_GUARD,  /* the bare guard */
     DKT_BATCH_READ,   /* lookups, gets and lists; no guard, writes nothing */
     DKT_BATCH_COMMIT, /* guard and a group's net effects */
+    DKT_BATCH_AGE,    /* guard, then one small step of dropping what is old; durable soon, not at
+                         once: losing it repeats, so its success proves nothing to anybody */
     /* The relay's, submitted by the shell beside the core's own; no guard, and a failure of theirs
        ends the connection like any other. */
     DKT_BATCH_RELAY_READ, /* progress, and journal rows after a sequence number */
@@ -139,13 +141,36 @@ typedef struct {
     dkt_view_t events; /* msgpack */
 } dkt_journal_row_t;
 
+/* What goes when it is old, in the order of a round. Ids, and numbers of journal rows, grow with
+ * time, so that the old ones are found from the smallest on without an index by time. */
+typedef enum {
+    DKT_AGE_REQUEST_IDS, /* of tickets made before `before_ms`, whatever became of them */
+    DKT_AGE_TICKETS,     /* resolved, cancelled, or dispatched and breached; made so many days
+                            before `before_ms` as settings.retention_days says */
+    DKT_AGE_JOURNAL,     /* rows of before `before_ms`; those that were never published: of before
+                            `unpublished_before_ms` */
+    DKT_AGE_REST, /* revoked tokens that expired before `before_ms`, handoffs of epochs before
+                     the batch's */
+    DKT_AGE_COUNT
+} dkt_age_kind_t;
+
+/* One step: the next `limit` rows after number `after`; 0: from the first. */
+typedef struct {
+    dkt_age_kind_t kind;
+    int64_t before_ms, unpublished_before_ms;
+    uint64_t after;
+    uint32_t limit;
+    uint32_t keep; /* so many of the newest tickets and journal rows stay: numbers continue there */
+} dkt_age_step_t;
+
 typedef struct {
     dkt_batch_kind_t kind;
-    uint64_t epoch; /* GUARD, COMMIT, RELAY_MARK, TAKE (out) */
+    uint64_t epoch; /* GUARD, COMMIT, AGE, RELAY_MARK, TAKE (out) */
     union {
         dkt_table_version_t table; /* TAKE */
         dkt_read_t read;
         dkt_commit_t commit;
+        dkt_age_step_t age;
         dkt_relay_read_t relay_read;
         dkt_relay_mark_t relay_mark;
     };
@@ -189,6 +214,12 @@ typedef struct {
     dkt_view_t account_password; /* argon2id string */
     dkt_view_t sub_domain, account_name;
     int64_t tokens_valid_from_ms;
+    /* AGE */
+    uint64_t aged_count;             /* rows that went, or lost their request id */
+    uint64_t aged_unpublished_count; /* of them, journal rows that were never published */
+    uint64_t aged_to;                /* the number that the step came to */
+    bool aged_more;                  /* all it looked at were old enough: go on behind aged_to */
+    uint64_t changes_seq;            /* newest row of `changes` */
     /* RELAY_READ */
     dkt_relay_mark_t relay;
     uint32_t journal_count;

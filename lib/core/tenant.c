@@ -128,7 +128,10 @@ static bool s_token_alive(const dkt_tenant_t *self, const dkt_work_t *work)
     if (work->origin != DKT_AUDIENCE_PUBLIC || !dkt_method_row((dkt_method_t)work->method)->token) {
         return true;
     }
+    /* Brokers look at the expiry too, with clocks of their own; what is revoked is forgotten by
+     * this one. */
     return work->token_issued_ms > self->tokens_valid_from_ms &&
+           work->token_expires_ms > self->now_ms &&
            !dkt_revoked_has(&self->revoked, work->token_id);
 }
 
@@ -347,7 +350,8 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self)
         int64_t mono_ms = self->mono_ms + (wait_ms > 1 ? wait_ms : 1);
         due_mono_ms = mono_ms < due_mono_ms ? mono_ms : due_mono_ms;
     }
-    return due_mono_ms;
+    int64_t age_mono_ms = dkt_tenant_age_due_mono_ms(self);
+    return age_mono_ms < due_mono_ms ? age_mono_ms : due_mono_ms;
 }
 
 bool dkt_tenant_settled(const dkt_tenant_t *self)
@@ -357,7 +361,8 @@ bool dkt_tenant_settled(const dkt_tenant_t *self)
 
 bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms)
 {
-    if (self->state != DKT_TENANT_SERVING || self->held > 0 || !s_quiet(self)) {
+    if (self->state != DKT_TENANT_SERVING || self->held > 0 || !s_quiet(self) ||
+        dkt_tenant_age_owes(self)) {
         return false;
     }
     dkt_ledger_counts_t counts;

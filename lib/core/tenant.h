@@ -78,10 +78,24 @@ typedef struct {
     /* NULL, or: a request was refused. Nothing is written of it, so this is how it is seen; the
      * name is borrowed for the call, `earliest_ms` 0 is unknown */
     void (*refused)(void *ctx, const char *ticket_type, const char *reason, int64_t earliest_ms);
-    /* the settings were changed and committed: the control database's copy wants it */
-    void (*settings_changed)(void *ctx, const dkt_settings_t *settings);
+    /* the table `changes` has a new row, durable: the audit log and the control database's copy
+       want it. `settings` NULL: the password was changed */
+    void (*changed)(void *ctx, const dkt_settings_t *settings);
     void (*log)(void *ctx, dkt_log_level_t level, const char *text);
 } dkt_tenant_port_t;
+
+/* When the owner looks for what is old, and how long things are kept; tickets as the settings say.
+ */
+typedef struct {
+    int64_t round_ms; /* 0: never */
+    int64_t first_ms, pause_ms;
+    int64_t request_ids_ms, journal_ms, unpublished_ms;
+    bool at_once; /* a first round right away, and idle only after it: the tenant was activated just
+                     to be looked into */
+} dkt_age_config_t;
+
+/* The fleet's, with a round so often: at most DKT_AGE_ROUND_MS, 0 for never. */
+dkt_age_config_t dkt_age_config(int64_t round_ms);
 
 /* Everything here is borrowed for the tenant's life. */
 typedef struct {
@@ -93,6 +107,7 @@ typedef struct {
     int64_t token_ttl_ms; /* 900000 by default */
     int64_t idle_ms;      /* how far ahead idle looks; at least DKT_WAKE_STAY_MS is used */
     bool suspended;
+    dkt_age_config_t age;
 } dkt_tenant_config_t;
 
 #define X_TENANT_STATES(X)                                                                         \
@@ -164,6 +179,7 @@ const dkt_tenant_end_t *dkt_tenant_end(const dkt_tenant_t *self);
 typedef struct {
     uint64_t requests, created, refused, replayed, groups, group_requests, reads, dispatched, moves;
     uint64_t breached; /* tickets whose deadline passed unresolved; decided, committed or not */
+    uint64_t aged;     /* rows that age has taken */
     uint32_t open, dispatched_now, held, waiting;
     uint64_t epoch;
 } dkt_tenant_counts_t;

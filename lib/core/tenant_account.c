@@ -259,6 +259,18 @@ static bool s_wanted(const dkt_settings_t *now, const dkt_request_t *request,
     return dkt_settings_check(wanted, err) == DKT_OK;
 }
 
+static bool s_same(const dkt_settings_t *a, const dkt_settings_t *b)
+{
+    bool same = a->resolvers == b->resolvers && a->rebooking == b->rebooking &&
+                a->class_count == b->class_count;
+    for (uint8_t i = 0; same && i < a->class_count; i++) {
+        same = strcmp(a->classes[i].name, b->classes[i].name) == 0 &&
+               a->classes[i].level_minutes == b->classes[i].level_minutes &&
+               a->classes[i].limit_permille == b->classes[i].limit_permille;
+    }
+    return same;
+}
+
 typedef struct {
     dkt_change_t *changes;
     uint32_t count, max;
@@ -333,6 +345,10 @@ void dkt_tenant_set_tenant(dkt_tenant_t *self, dkt_call_t *call)
     dkt_err_t err = {0};
     if (!s_wanted(dkt_ledger_settings(self->ledger), &call->request, &wanted, &err)) {
         dkt_tenant_error(self, call->work, &err);
+        return;
+    }
+    if (s_same(dkt_ledger_settings(self->ledger), &wanted)) {
+        dkt_tenant_fenced_status(self, call, "ok"); /* nothing changes: nothing to write or audit */
         return;
     }
     uint64_t blockers[DKT_BLOCKERS_MAX];

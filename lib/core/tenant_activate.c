@@ -132,6 +132,7 @@ void dkt_tenant_on_loaded(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     /* The newest ticket's row is always kept: without one there has never been any. */
     dkt_memo_activated(&self->memo, self->now_ms, self->last_ticket == 0);
     self->state = DKT_TENANT_SERVING;
+    dkt_tenant_age_begin(self);
     dkt_ledger_load_done(self->ledger, self->now_ms, dkt_tenant_change, self);
     dkt_tenant_process(self);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Between the tenant core and its store: groups go out one at a time, reads go behind them, results
- * come back in order. At most one COMMIT, one READ and one GUARD are in flight.
+ * come back in order. At most one COMMIT, READ, GUARD and AGE each are in flight.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -335,8 +335,8 @@ static void s_on_committed(dkt_tenant_t *self)
             s_answer_joiners(self, group, reply->memo);
         }
     }
-    if (group->has_settings) {
-        self->port.settings_changed(self->port.ctx, &group->settings);
+    if (group->has_settings || group->has_password) {
+        self->port.changed(self->port.ctx, group->has_settings ? &group->settings : NULL);
     }
     self->inflight = NULL;
     dkt_group_reset(group);
@@ -360,6 +360,9 @@ void dkt_tenant_flush(dkt_tenant_t *self)
     }
     s_flush_group(self);
     if (!self->failed) {
+        dkt_tenant_age_flush(self);
+    }
+    if (!self->failed && !dkt_tenant_age_presses(self)) {
         s_flush_read(self);
     }
     if (!self->failed) {
@@ -400,6 +403,9 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
         self->guard_sent = false;
         sent_mono_ms = self->guard_mono_ms;
         break;
+    case DKT_BATCH_AGE:
+        sent_mono_ms = self->age.sent_mono_ms;
+        break;
     case DKT_BATCH_LOCK:
     case DKT_BATCH_TAKE:
     case DKT_BATCH_LOAD:
@@ -408,7 +414,7 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
         dkt_tenant_fail(self, "a result that nobody asked for");
         return;
     }
-    if (sent_mono_ms > self->proof_mono_ms) {
+    if (sent_mono_ms > self->proof_mono_ms && result->kind != DKT_BATCH_AGE) {
         self->proof_mono_ms = sent_mono_ms;
     }
     bool clock_ahead = result->db_ms && !dkt_tenant_clock_read(&self->clock, result->db_ms,
@@ -417,6 +423,8 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
         s_on_committed(self);
     } else if (result->kind == DKT_BATCH_READ) {
         s_on_read(self, result);
+    } else if (result->kind == DKT_BATCH_AGE) {
+        dkt_tenant_age_result(self, result);
     }
     dkt_tenant_fence_open(self);
     if (clock_ahead) {

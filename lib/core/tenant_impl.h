@@ -59,6 +59,21 @@ typedef struct {
     uint32_t place_count, place_max;
 } dkt_rows_t;
 
+/* Dropping what is old (tenant_age.c).
+ *   RESTING -due-> SENT -result-> PAUSING -due-> SENT .. -last kind is done-> RESTING */
+typedef enum { DKT_AGE_OFF, DKT_AGE_RESTING, DKT_AGE_PAUSING, DKT_AGE_SENT } dkt_age_state_t;
+
+typedef struct {
+    dkt_age_state_t state;
+    dkt_age_kind_t kind; /* of the next step, or of the one on its way */
+    uint64_t after;
+    uint32_t steps;        /* of this kind in this round, bounded by DKT_AGE_STEPS_MAX */
+    uint64_t rounds;       /* finished since activation */
+    int64_t due_mono_ms;   /* RESTING, PAUSING */
+    int64_t sent_mono_ms;  /* SENT */
+    bool told_unpublished; /* that rows went which nobody had published: once is loud enough */
+} dkt_age_t;
+
 #define DKT_NEEDS_MAX 1024 /* works in one READ: as many as in one group */
 
 struct dkt_tenant {
@@ -100,6 +115,7 @@ struct dkt_tenant {
     uint32_t hashing_count; /* bounded by DKT_HASHING_PER_TENANT_MAX */
     uint64_t cookie_next;
 
+    dkt_age_t age;
     dkt_revoked_set_t revoked;
     char account_password[DKT_HASH_TEXT_BYTES];
     uint32_t passwords_set; /* since activation */
@@ -177,6 +193,18 @@ void dkt_tenant_process(dkt_tenant_t *self);
 void dkt_tenant_handoff_take(dkt_tenant_t *self, dkt_view_t body);
 void dkt_tenant_handoff_load(dkt_tenant_t *self);
 void dkt_tenant_handoff_write(dkt_tenant_t *self);
+
+/* -- tenant_age.c: what is old goes -- */
+void dkt_tenant_age_begin(dkt_tenant_t *self);
+/* Sends the next step if it is due and the moment is good. */
+void dkt_tenant_age_flush(dkt_tenant_t *self);
+void dkt_tenant_age_result(dkt_tenant_t *self, const dkt_store_result_t *result);
+/* It has waited for a good moment long enough: no READ may go out before it. */
+bool dkt_tenant_age_presses(const dkt_tenant_t *self);
+/* When it wants a turn; INT64_MAX: not before a result. */
+int64_t dkt_tenant_age_due_mono_ms(const dkt_tenant_t *self);
+/* Has it yet to do what the tenant was activated for? */
+bool dkt_tenant_age_owes(const dkt_tenant_t *self);
 
 /* -- tenant_answer.c: every way out for a work -- */
 void dkt_tenant_answer(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *bytes, size_t len);

@@ -220,6 +220,20 @@ static dkt_status_t s_make_allowed(const char *folder, const char *file, dkt_err
     return s_make_public(folder, "internal-client.key", file, 0600, err);
 }
 
+static dkt_status_t s_make_receipt_pub(const char *folder, const char *file, dkt_err_t *err)
+{
+    uint8_t secret[crypto_sign_SECRETKEYBYTES];
+    char line[S_HEX_CHARS + 2];
+    dkt_status_t status = dkt_keys_receipt(folder, secret, err);
+    if (status != DKT_OK) {
+        return status;
+    }
+    sodium_bin2hex(line, sizeof line, secret + crypto_sign_SEEDBYTES, crypto_sign_PUBLICKEYBYTES);
+    sodium_memzero(secret, sizeof secret);
+    memcpy(line + S_HEX_CHARS, "\n", 2);
+    return s_make(folder, file, 0644, line, err);
+}
+
 /* In this order: a public file is made from the key before it. */
 static const struct {
     const char *file;
@@ -230,7 +244,8 @@ static const struct {
     {"internal.key", s_make_curve},        {"internal.pub", s_make_internal_pub},
     {"internal-client.key", s_make_curve}, {"internal.allowed", s_make_allowed},
     {"nats-worker.nk", s_make_nats},       {"nats-broker.nk", s_make_nats},
-    {"nats-ops.nk", s_make_nats},
+    {"nats-ops.nk", s_make_nats},          {"receipt.key", s_make_master},
+    {"receipt.pub", s_make_receipt_pub},
 };
 
 dkt_status_t dkt_keys_create(const char *folder, dkt_err_t *err)
@@ -351,20 +366,46 @@ dkt_status_t dkt_keys_tokens(const char *folder, dkt_token_secret_t *secrets,
     return status;
 }
 
-dkt_status_t dkt_keys_master(const char *folder, uint8_t master[DKT_KEY_BYTES], dkt_err_t *err)
+/* A file of one line, 32 bytes in hex. */
+static dkt_status_t s_read_hex(const char *folder, const char *file, uint8_t out[DKT_KEY_BYTES],
+                               dkt_err_t *err)
 {
     char text[S_FILE_BYTES_MAX];
-    dkt_status_t status = s_read(folder, "master.key", text, err);
+    dkt_status_t status = s_read(folder, file, text, err);
     if (status != DKT_OK) {
         return status;
     }
     char *rest = text;
     char *line = s_next_line(&rest);
-    if (!line || !s_parse_hex(line, master)) {
-        status = s_bad_line("master.key", 1, err);
+    if (!line || !s_parse_hex(line, out)) {
+        status = s_bad_line(file, 1, err);
     }
     sodium_memzero(text, sizeof text);
     return status;
+}
+
+dkt_status_t dkt_keys_master(const char *folder, uint8_t master[DKT_KEY_BYTES], dkt_err_t *err)
+{
+    return s_read_hex(folder, "master.key", master, err);
+}
+
+dkt_status_t dkt_keys_receipt(const char *folder, uint8_t secret[crypto_sign_SECRETKEYBYTES],
+                              dkt_err_t *err)
+{
+    uint8_t seed[DKT_KEY_BYTES], public_key[crypto_sign_PUBLICKEYBYTES];
+    _Static_assert(DKT_KEY_BYTES == crypto_sign_SEEDBYTES, "a seed is a line of the file");
+    dkt_status_t status = s_read_hex(folder, "receipt.key", seed, err);
+    if (status == DKT_OK) {
+        crypto_sign_seed_keypair(public_key, secret, seed);
+    }
+    sodium_memzero(seed, sizeof seed);
+    return status;
+}
+
+dkt_status_t dkt_keys_receipt_public(const char *folder, uint8_t public_key[DKT_KEY_BYTES],
+                                     dkt_err_t *err)
+{
+    return s_read_hex(folder, "receipt.pub", public_key, err);
 }
 
 void dkt_keys_role_password(const uint8_t master[DKT_KEY_BYTES], const char *role,

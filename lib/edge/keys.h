@@ -10,6 +10,8 @@
  *   internal.key         CURVE server key: public and secret, a line each, Z85
  *   internal-client.key  the first allowed client: public and secret, a line each, Z85
  *   internal.allowed     public keys of allowed clients, a line each, Z85
+ *   receipt.key          hex(32-byte Ed25519 seed): signs the receipts of deletions
+ *   receipt.pub          hex(its public key), to check them anywhere (mode 0644)
  *   nats-<role>.nk       NATS nkey seeds, one for each of server role: worker, broker, ops
  */
 #ifndef DKT_EDGE_KEYS_H
@@ -40,6 +42,10 @@ DKT_CHECKED dkt_status_t dkt_keys_tokens(const char *folder, dkt_token_secret_t 
                                          uint32_t *count, dkt_err_t *err);
 DKT_CHECKED dkt_status_t dkt_keys_master(const char *folder, uint8_t master[DKT_KEY_BYTES],
                                          dkt_err_t *err);
+/* The key that signs receipts, in libsodium's form; and what checks them, from a file. */
+DKT_CHECKED dkt_status_t dkt_keys_receipt(const char *folder, uint8_t secret[64], dkt_err_t *err);
+DKT_CHECKED dkt_status_t dkt_keys_receipt_public(const char *folder,
+                                                 uint8_t public_key[DKT_KEY_BYTES], dkt_err_t *err);
 /* The password of a generated role: 43 characters and NUL. */
 void dkt_keys_role_password(const uint8_t master[DKT_KEY_BYTES], const char *role, char out[44]);
 /* Reads a file "NAME.key" (public and secret) or "NAME.pub" (public only). */

@@ -77,7 +77,9 @@ static bool s_writes(const dkt_pgstore_entry_t *entry)
         [DKT_BATCH_GUARD] = false,
         [DKT_BATCH_READ] = false,
         [DKT_BATCH_COMMIT] = true,
-        /* Nobody waits for a mark, and a lost one only repeats: it needs no turn of its own. */
+        /* Nobody waits for a mark, or for what is old to go, and a lost one only repeats: they need
+         * no turn of their own. */
+        [DKT_BATCH_AGE] = false,
         [DKT_BATCH_RELAY_READ] = false,
         [DKT_BATCH_RELAY_MARK] = false,
     };

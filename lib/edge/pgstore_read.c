@@ -122,6 +122,19 @@ bool dkt_pgstore_take_guard(dkt_pgstore_t *self, const PGresult *rows, dkt_store
     return true;
 }
 
+bool dkt_pgstore_take_aged(dkt_pgstore_t *self, const PGresult *rows, dkt_store_result_t *out)
+{
+    s_cursor_t cursor = {self, rows, 0, 0};
+    if (PQntuples(rows) != 1) {
+        return false;
+    }
+    out->aged_count = s_u64(&cursor);
+    out->aged_to = s_u64(&cursor);
+    out->aged_more = s_bool(&cursor);
+    out->aged_unpublished_count = s_u64(&cursor);
+    return true;
+}
+
 bool dkt_pgstore_take_settings(dkt_pgstore_t *self, const PGresult *rows, dkt_store_result_t *out)
 {
     s_cursor_t cursor = {self, rows, 0, 0};
@@ -137,6 +150,7 @@ bool dkt_pgstore_take_settings(dkt_pgstore_t *self, const PGresult *rows, dkt_st
     out->account_password = s_view(&cursor);
     out->tokens_valid_from_ms = s_time_ms(&cursor);
     out->last_dispatched_minute = (uint32_t)(s_time_ms(&cursor) / DKT_MINUTE_MS);
+    out->changes_seq = s_u64(&cursor);
     return true;
 }
 

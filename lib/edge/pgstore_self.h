@@ -44,6 +44,10 @@
     X(PASSWORD)                                                                                    \
     X(REVOKE)                                                                                      \
     X(HANDOFF)                                                                                     \
+    X(AGE_REQUEST_IDS)                                                                             \
+    X(AGE_TICKETS)                                                                                 \
+    X(AGE_JOURNAL)                                                                                 \
+    X(AGE_REST)                                                                                    \
     X(RELAY_KEPT)                                                                                  \
     X(RELAY_ROWS)                                                                                  \
     X(RELAY_MARK)
@@ -55,7 +59,7 @@ typedef enum {
         DKT_SQL_COUNT
 } dkt_sql_t;
 
-_Static_assert(DKT_SQL_COUNT <= 32, "the prepared ones are bits of 32");
+_Static_assert(DKT_SQL_COUNT <= 64, "the prepared ones are bits of 64");
 
 /* Takes the rows of one statement into the result; false: not what the statement returns. */
 typedef bool(dkt_pgstore_take_fn)(dkt_pgstore_t *self, const PGresult *rows,
@@ -108,7 +112,7 @@ struct dkt_pgstore {
     dkt_pgstore_fn *on_result;
     dkt_pgstore_state_fn *on_state;
     void *ctx;
-    uint32_t prepared; /* bit per dkt_sql_t: sent for preparation on this connection */
+    uint64_t prepared; /* bit per dkt_sql_t: sent for preparation on this connection */
     /* ring of open batches, the oldest first; the first `flight` of them were sent */
     uint32_t first, count, flight;
     dkt_pgstore_entry_t entries[DKT_STORE_BATCHES_MAX];
@@ -136,7 +140,7 @@ void dkt_pgstore_read_done(dkt_pgstore_t *self);
 
 dkt_pgstore_take_fn dkt_pgstore_take_lock, dkt_pgstore_take_take, dkt_pgstore_take_settings,
     dkt_pgstore_take_classes, dkt_pgstore_take_tickets, dkt_pgstore_take_list,
-    dkt_pgstore_take_revoked, dkt_pgstore_take_guard, dkt_pgstore_take_kept,
+    dkt_pgstore_take_revoked, dkt_pgstore_take_guard, dkt_pgstore_take_aged, dkt_pgstore_take_kept,
     dkt_pgstore_take_journal;
 
 #endif

@@ -83,11 +83,11 @@ static bool s_run(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, dkt_sql_t sql
     if (params->failed) {
         return false;
     }
-    if (!(self->prepared & (1U << sql))) {
+    if (!(self->prepared & (UINT64_C(1) << sql))) {
         if (!PQsendPrepare(self->conn, row->name, row->text, 0, NULL)) {
             return false;
         }
-        self->prepared |= 1U << sql;
+        self->prepared |= UINT64_C(1) << sql;
         s_expect(entry, (int)sql | DKT_STEP_PREPARE);
     }
     if (!PQsendQueryPrepared(self->conn, row->name, params->count, params->values, params->lengths,
@@ -479,6 +479,28 @@ static bool s_send_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
     return s_send_list(self, entry, read);
 }
 
+static bool s_send_age(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
+{
+    static const dkt_sql_t statements[DKT_AGE_COUNT] = {
+        [DKT_AGE_REQUEST_IDS] = DKT_SQL_AGE_REQUEST_IDS,
+        [DKT_AGE_TICKETS] = DKT_SQL_AGE_TICKETS,
+        [DKT_AGE_JOURNAL] = DKT_SQL_AGE_JOURNAL,
+        [DKT_AGE_REST] = DKT_SQL_AGE_REST,
+    };
+    const dkt_age_step_t *age = &entry->batch.age;
+    s_params_t params = {0};
+    s_add_time(&params, age->before_ms);
+    s_add_i64(&params, age->limit);
+    s_add_u64(&params, age->kind == DKT_AGE_REST ? entry->batch.epoch : age->after);
+    if (age->kind == DKT_AGE_TICKETS || age->kind == DKT_AGE_JOURNAL) {
+        s_add_i64(&params, age->keep);
+    }
+    if (age->kind == DKT_AGE_JOURNAL) {
+        s_add_time(&params, age->unpublished_before_ms);
+    }
+    return s_guard(self, entry, INT64_MAX) && s_run(self, entry, statements[age->kind], &params);
+}
+
 static bool s_send_relay_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
     const dkt_relay_read_t *read = &entry->batch.relay_read;
@@ -514,6 +536,7 @@ static s_send_fn *const s_senders[] = {
     [DKT_BATCH_GUARD] = s_send_guard,
     [DKT_BATCH_READ] = s_send_read,
     [DKT_BATCH_COMMIT] = s_send_commit,
+    [DKT_BATCH_AGE] = s_send_age,
     [DKT_BATCH_RELAY_READ] = s_send_relay_read,
     [DKT_BATCH_RELAY_MARK] = s_send_relay_mark,
 };

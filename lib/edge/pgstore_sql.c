@@ -74,7 +74,8 @@ static const char s_update[] =
 
 static const char s_password[] =
     "with u as (update account set password = $1::text, tokens_valid_from = $2::timestamptz "
-    "returning 1) select docket_expect((select count(*) from u), 1)";
+    "returning 1) select docket_expect((select count(*) from u), 1), "
+    "docket_change('change_password', '{}')";
 
 static const char s_handoff[] = "insert into handoff (epoch, body) values ($1::int8, $2::bytea) "
                                 "on conflict (one) do update set epoch = excluded.epoch, "
@@ -85,6 +86,61 @@ static const char s_relay_mark[] =
     "update relay set acked_seq = $1::int8, stream_created = $2::timestamptz, "
     "stream_seq = $3::int8 from owner where owner.epoch = $4::int8 "
     "and set_config('synchronous_commit', 'off', true) is not null";
+
+/* -- age: each looks at the next $2 rows by number only, and drops those of them that are old --
+ * Returned: how many went, the number that it came to, whether all it looked at were old, and how
+ * many events went unpublished. Without a wait for the disk: what a crash brings back goes again.
+ */
+
+#define S_AGED(went)                                                                               \
+    "select case when set_config('synchronous_commit', 'off', true) is not null then " went " end" \
+    ", "
+#define S_CAME_TO(number) "coalesce(max(" number "), 0), count(*) = $2::int8 and bool_and(old), "
+
+/* A round's first step finds the first ticket that still has its id by bisection: they lose them in
+ * the order of their numbers, and millions may be kept without. */
+static const char s_age_request_ids[] =
+    "with recursive search (low, high) as ("
+    "select (select min(id) from tickets), (select max(id) from tickets) where $3::int8 = 0 "
+    "union all "
+    "select case when t.request_id is null then t.id + 1 else s.low end, "
+    "case when t.request_id is null then s.high else (s.low + s.high) / 2 end "
+    "from search s cross join lateral (select id, request_id from tickets "
+    "where id >= (s.low + s.high) / 2 order by id limit 1) t where s.low < s.high), "
+    "seen as materialized (select id, created_at < $1::timestamptz as old from tickets "
+    "where id >= greatest($3::int8 + 1, (select max(low) from search)) "
+    "order by id limit $2::int8), "
+    "u as (update tickets t set request_id = null from seen "
+    "where t.id = seen.id and seen.old and t.request_id is not null returning 1) " //
+    S_AGED("(select count(*) from u)") S_CAME_TO("id") "0::int8 from seen";
+
+/* An open ticket, or a dispatched one before its deadline, is in somebody's ledger and stays. */
+static const char s_age_tickets[] =
+    "with seen as materialized (select id, created_at < $1::timestamptz - "
+    "make_interval(days => (select retention_days from settings)) as old from tickets "
+    "where id > $3::int8 order by id limit $2::int8), "
+    "d as (delete from tickets t using seen where t.id = seen.id and seen.old "
+    "and (t.state > 1 or t.state = 1 and t.breached) "
+    "and t.id <= (select max(id) from tickets) - $4::int8 returning 1) " //
+    S_AGED("(select count(*) from d)") S_CAME_TO("id") "0::int8 from seen";
+
+static const char s_age_journal[] =
+    "with seen as materialized (select j.seq, j.seq > r.acked_seq as unpublished, "
+    "j.at < case when j.seq > r.acked_seq then $5::timestamptz else $1::timestamptz end as old "
+    "from (select seq, at from journal where seq > $3::int8 order by seq limit $2::int8) j, "
+    "relay r), "
+    "d as (delete from journal j using seen where j.seq = seen.seq and seen.old "
+    "and j.seq <= (select max(seq) from journal) - $4::int8 returning seen.unpublished) " //
+    S_AGED("(select count(*) from d)")
+        S_CAME_TO("seq") "(select count(*) from d where unpublished) from seen";
+
+static const char s_age_rest[] =
+    "with t as (delete from revoked_tokens where token_id in (select token_id from revoked_tokens "
+    "where expires_at < $1::timestamptz limit $2::int8) returning 1), "
+    "h as (delete from handoff where epoch < $3::int8 returning 1) " //
+    S_AGED("(select count(*) from t) + (select count(*) from h)") "0::int8, "
+                                                                  "(select count(*) from t) = "
+                                                                  "$2::int8, 0::int8";
 
 #define S_ROW(name, text, columns, take) [DKT_SQL_##name] = {#name, text, columns, take}
 
@@ -98,9 +154,11 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
     S_ROW(LOAD_SETTINGS,
           "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, "
           "a.tokens_valid_from, (select slot_start from tickets where lane is not null "
-          "and state in (1, 2) order by slot_start desc limit 1) "
+          "and state in (1, 2) and slot_start > now() - interval '1 day' "
+          "order by slot_start desc limit 1), "
+          "coalesce((select max(seq) from changes), 0) "
           "from settings s left join account a on true",
-          7, dkt_pgstore_take_settings),
+          8, dkt_pgstore_take_settings),
     S_ROW(LOAD_CLASSES,
           "select name, level_minutes, limit_permille from classes order by level_minutes, name", 3,
           dkt_pgstore_take_classes),
@@ -143,6 +201,10 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
           "values ($1::bytea, $2::timestamptz) on conflict do nothing",
           0, NULL),
     S_ROW(HANDOFF, s_handoff, 0, NULL),
+    S_ROW(AGE_REQUEST_IDS, s_age_request_ids, 4, dkt_pgstore_take_aged),
+    S_ROW(AGE_TICKETS, s_age_tickets, 4, dkt_pgstore_take_aged),
+    S_ROW(AGE_JOURNAL, s_age_journal, 4, dkt_pgstore_take_aged),
+    S_ROW(AGE_REST, s_age_rest, 4, dkt_pgstore_take_aged),
     S_ROW(RELAY_KEPT, "select acked_seq, stream_created, stream_seq from relay", 3,
           dkt_pgstore_take_kept),
     S_ROW(RELAY_ROWS,

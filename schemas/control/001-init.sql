@@ -24,6 +24,8 @@ create table clusters (
 );
 
 -- One row per account. `claimed`: it has a database, its account may not be in there yet.
+-- `deleting`: it exists for nobody but whoever deletes it. `changes_seq`: the last row of its
+-- database's table `changes` that is in the audit log (and in `settings`, if it was one of those).
 -- `password` is the argon2id text and lives here only until the tenant's own database has it.
 create table tenants (
     client_id  text primary key check (client_id ~ '^cl_[A-Za-z0-9_-]{16}$'),
@@ -34,15 +36,39 @@ create table tenants (
     resolvers  integer not null check (resolvers between 1 and 64),
     cluster    text not null references clusters (name),
     database   text not null unique check (database ~ '^t_[0-9a-f]{32}$'),
-    state      text not null check (state in ('claimed', 'active')),
+    state      text not null check (state in ('claimed', 'active', 'deleting')),
     suspended  boolean not null default false,
     password   text check (state = 'claimed' or password is null),
     settings   jsonb not null,
     revision   bigint not null default 1,
+    changes_seq bigint not null default 0,
     created_at timestamptz not null default clock_timestamp()
 );
 create unique index tenants_email on tenants (lower(email));
 create index tenants_unfinished on tenants (created_at) where state <> 'active';
+
+-- Deletions under way, and those that were refused. `draining`: the owner is to end, then the rows
+-- are counted under its lock. `fenced`: nobody can own the database any more; it is dropped as soon
+-- as the export, if one was asked for, is known by the hash of its manifest.
+create table deletions (
+    client_id     text primary key references tenants (client_id) on delete cascade,
+    phase         text not null check (phase in ('draining', 'fenced', 'refused')),
+    actor         text not null,
+    asked_at      timestamptz not null default clock_timestamp(),
+    open_allowed  boolean not null, -- even with promises that nobody will keep
+    export_wanted boolean not null,
+    manifest      text check (manifest ~ '^[0-9a-f]{64}$'),
+    counts        jsonb check (phase <> 'fenced' or counts is not null) -- rows, and open tickets
+);
+
+-- What is left of a deleted tenant: no personal data. `request_id` is that of its create_account,
+-- which never makes a second account.
+create table tombstones (
+    client_id  text primary key,
+    request_id uuid not null unique,
+    deleted_at timestamptz not null,
+    receipt    text not null -- signed, JSON
+);
 
 -- Databases made in advance, each with its role of the same name. A row exists from before the
 -- database does until a tenant takes it, so that nothing half-made is ever forgotten.

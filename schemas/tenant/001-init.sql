@@ -142,6 +142,15 @@ create table journal (
     events bytea compression lz4 not null -- msgpack
 );
 
+-- What of the tenant's context was changed, for the audit log and the copy in the control database.
+-- Written with the change itself; whoever carries rows over remembers the last one there.
+create table changes (
+    seq    bigint primary key,
+    at     timestamptz not null default clock_timestamp(),
+    action text not null check (action in ('set_tenant', 'change_password')),
+    detail jsonb not null
+);
+
 -- -- functions ------------------------------------------------------------------------------------
 
 create function docket_ms(t timestamptz) returns bigint
@@ -242,6 +251,18 @@ language sql as $$
     from taken t left join (select at, seq from journal order by seq desc limit 1) j on true
 $$;
 
+-- The newest 1,000 stay.
+create function docket_change(p_action text, p_detail jsonb) returns bigint
+language plpgsql as $$
+declare
+    v_seq bigint;
+begin
+    insert into changes (seq, action, detail)
+    select coalesce(max(seq), 0) + 1, p_action, p_detail from changes returning seq into v_seq;
+    delete from changes where seq <= v_seq - 1000;
+    return v_seq;
+end $$;
+
 create function docket_settings(p_resolvers smallint, p_rebooking boolean, p_names text[],
                                 p_levels smallint[], p_limits smallint[]) returns bigint
 language plpgsql as $$
@@ -253,6 +274,11 @@ begin
     delete from classes;
     insert into classes (name, level_minutes, limit_permille)
     select * from unnest(p_names, p_levels, p_limits);
+    perform docket_change('set_tenant', jsonb_build_object(
+        'resolvers', p_resolvers, 'rebooking', p_rebooking,
+        'classes', (select jsonb_object_agg(name, level_minutes) from classes),
+        'limits', (select coalesce(jsonb_object_agg(name, limit_permille), '{}') from classes
+                   where limit_permille < 1000)));
     return docket_expect(v_count, 1);
 end $$;
 
@@ -287,6 +313,6 @@ revoke all on all functions in schema public from public;
 grant select on schema_version, slots to docket_tenant;
 grant select, update on owner, settings, relay to docket_tenant;
 grant select, insert, update on account to docket_tenant;
-grant select, insert, delete on classes, journal, revoked_tokens to docket_tenant;
+grant select, insert, delete on classes, changes, journal, revoked_tokens to docket_tenant;
 grant select, insert, update, delete on tickets, handoff to docket_tenant;
 grant execute on all functions in schema public to docket_tenant;

@@ -93,6 +93,7 @@ void sim_think(world_t *self)
     memset(op, 0, sizeof *op);
     op->kind = kind;
     op->about = about;
+    op->about_ticket = self->ops[about].ticket;
     op->slot.class_index = (uint8_t)sim_below(self, 3);
     op->poisoned = kind == OP_CREATE && self->options.can_poison && sim_chance(self, 15);
     if (kind == OP_ALLOCATE) {
@@ -133,7 +134,8 @@ void sim_send(world_t *self, uint32_t index)
                  (event_t){.kind = EV_SEND, .op = index});
 }
 
-/* Long after a refusal: the same id must be decided anew. */
+/* Long after the answer: a refused id must be decided anew, a created one only when its time is
+ * over. */
 void sim_again(world_t *self, uint32_t index)
 {
     self->ops[index].ended = false;
@@ -144,6 +146,13 @@ void sim_again(world_t *self, uint32_t index)
 static bool s_view_is(dkt_view_t view, const char *text)
 {
     return view.data && view.len == strlen(text) && memcmp(view.data, text, view.len) == 0;
+}
+
+/* Were the two decisions so far apart that the id may have been dropped between them? */
+static bool s_forgotten(const world_t *self, int64_t a_ms, int64_t b_ms)
+{
+    int64_t apart_ms = a_ms < b_ms ? b_ms - a_ms : a_ms - b_ms;
+    return self->options.age_round_ms && apart_ms >= self->options.request_ids_ms;
 }
 
 static void s_note_created(world_t *self, uint32_t index, const dkt_answer_t *answer,
@@ -157,9 +166,16 @@ static void s_note_created(world_t *self, uint32_t index, const dkt_answer_t *an
         sim_violate(self, "op %u got a ticket id that is not ours", index);
         return;
     }
-    if (op->created && op->ticket != number) {
+    static const int64_t levels_ms[] = {3 * 60000, 6 * 60000, 10 * 60000};
+    int64_t created_ms = answer->deadline_ms - levels_ms[op->slot.class_index];
+    if (op->created && op->ticket != number && !s_forgotten(self, op->created_ms, created_ms)) {
         sim_violate(self, "one request_id, two tickets: %llu and %llu",
                     (unsigned long long)op->ticket, (unsigned long long)number);
+    }
+    int64_t again_ms = 1000 + sim_below(self, 2 * self->options.request_ids_ms);
+    if (!op->created && self->options.age_round_ms &&
+        sim_now_ms(self) + again_ms < self->options.length_ms && sim_chance(self, 50)) {
+        sim_schedule(self, 1000 * again_ms, (event_t){.kind = EV_AGAIN, .op = index});
     }
     if (op->poisoned) {
         sim_violate(self, "op %u was created although the database refuses it", index);
@@ -168,12 +184,11 @@ static void s_note_created(world_t *self, uint32_t index, const dkt_answer_t *an
     op->anew = true;
     op->ticket = number;
     op->created_epoch = epoch;
+    op->created_ms = created_ms;
     memcpy(op->ticket_text, answer->ticket_id.data, answer->ticket_id.len);
     self->summary.created++;
     const op_t *about = &self->ops[op->about];
-    static const int64_t levels_ms[] = {3 * 60000, 6 * 60000, 10 * 60000};
-    if (op->kind == OP_ALLOCATE && !answer->replayed &&
-        answer->deadline_ms - levels_ms[op->slot.class_index] >= about->hold_expires_ms) {
+    if (op->kind == OP_ALLOCATE && !answer->replayed && created_ms >= about->hold_expires_ms) {
         sim_violate(self, "op %u allocated a hold that had expired", index);
     }
     if (op->kind == OP_ALLOCATE && about->released && about->created_epoch == epoch &&
@@ -188,7 +203,7 @@ static void s_note_refused(world_t *self, uint32_t index, const dkt_answer_t *an
     op_t *op = &self->ops[index];
     const int64_t again_ms = DKT_REFUSAL_MEMORY_MS + REFUSAL_SLACK_MS;
     self->summary.refused++;
-    if (op->created) {
+    if (op->created && !op->again) {
         sim_violate(self, "op %u was created and then refused", index);
     }
     op->anew |= op->again && !answer->replayed;
@@ -286,6 +301,17 @@ void sim_on_request(world_t *self, const event_t *event)
     sim_step(self, event->node, &request);
 }
 
+/* Is the acknowledged ticket in the database, as far as age has left it there? */
+static bool s_is_there(const world_t *self, const op_t *op, const sim_ticket_t *ticket)
+{
+    static const dkt_uuid_t none;
+    if (!ticket) {
+        return self->store.aged[op->ticket];
+    }
+    return memcmp(&ticket->row.request_id, &op->request_id, sizeof none) == 0 ||
+           (self->options.age_round_ms && memcmp(&ticket->row.request_id, &none, sizeof none) == 0);
+}
+
 /* Everything that clients were told, against the database. */
 void sim_check_history(world_t *self)
 {
@@ -302,13 +328,11 @@ void sim_check_history(world_t *self)
         }
         const sim_ticket_t *ticket =
             op->created ? sim_store_ticket(&self->store, op->ticket) : NULL;
-        if (op->created && (!ticket || memcmp(ticket->row.request_id.bytes, op->request_id.bytes,
-                                              DKT_UUID_BYTES) != 0)) {
+        if (op->created && !s_is_there(self, op, ticket)) {
             sim_violate(self, "op %u: acknowledged ticket %llu is not in the database", i,
                         (unsigned long long)op->ticket);
         }
-        const op_t *about = &self->ops[op->about];
-        ticket = about->created ? sim_store_ticket(&self->store, about->ticket) : NULL;
+        ticket = op->about_ticket ? sim_store_ticket(&self->store, op->about_ticket) : NULL;
         if (ticket && op->cancelled && ticket->row.state != DKT_TICKET_CANCELLED) {
             sim_violate(self, "op %u: a cancelled ticket is not cancelled", i);
         }

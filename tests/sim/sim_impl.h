@@ -24,16 +24,18 @@ typedef enum { OP_CREATE, OP_CANCEL, OP_RESOLVE, OP_HOLD, OP_ALLOCATE, OP_RELEAS
 
 typedef struct {
     op_kind_t kind;
-    uint32_t about; /* the op whose ticket or hold this one is about */
+    uint32_t about;        /* the op whose ticket or hold this one is about */
+    uint64_t about_ticket; /* that ticket; 0: none */
     uint8_t frame[FRAME_BYTES];
     uint32_t frame_len;
     bool poisoned;
     bool ended, created, refused, cancelled, too_late, released;
     uint64_t ticket;
     uint64_t created_epoch;
+    int64_t created_ms; /* tenant time of the decision */
     int64_t hold_expires_ms, refused_at_ms;
     bool release_tried; /* somebody has asked to release this hold */
-    bool again;         /* refused long ago, and asked once more */
+    bool again;         /* answered long ago, and asked once more */
     bool old_refusal;   /* heard the old refusal then */
     bool anew;          /* heard a new verdict then */
     dkt_uuid_t request_id;
@@ -45,7 +47,7 @@ typedef struct {
 typedef enum {
     EV_OP,      /* a client thinks of something */
     EV_SEND,    /* an op's (next) attempt */
-    EV_AGAIN,   /* an op that was refused is asked once more */
+    EV_AGAIN,   /* an op that was answered is asked once more */
     EV_REQUEST, /* arrives at node */
     EV_ANSWER,  /* arrives at the client */
     EV_APPLY,   /* a batch takes effect */

@@ -31,10 +31,12 @@ static const struct {
 static void s_print_options(const sim_options_t *o)
 {
     printf("seed %llu: %u resolvers, rebooking %d, op every %u ms, fault every %u ms, loss %u/1000,"
-           " kill %d stop %d move %d cut %d stall %d step %d poison %d unlock %d quiet %d, %u ms\n",
+           " kill %d stop %d move %d cut %d stall %d step %d poison %d unlock %d quiet %d, age "
+           "every %u (%u) ms, %u ms\n",
            (unsigned long long)o->seed, o->resolvers, o->rebooking, o->ops_every_ms,
            o->faults_every_ms, o->loss_permille, o->can_kill, o->can_stop, o->can_move, o->can_cut,
-           o->can_stall, o->can_step, o->can_poison, o->can_unlock, o->quiet, o->length_ms);
+           o->can_stall, o->can_step, o->can_poison, o->can_unlock, o->quiet, o->age_round_ms,
+           o->request_ids_ms, o->length_ms);
 }
 
 static bool s_seed(uint64_t seed, sim_summary_t *summary, char *violation)

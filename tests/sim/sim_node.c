@@ -125,7 +125,7 @@ static void s_fill(void *ctx, void *bytes, size_t len)
     }
 }
 
-static void s_settings_changed(void *ctx, const dkt_settings_t *settings)
+static void s_changed(void *ctx, const dkt_settings_t *settings)
 {
     (void)ctx;
     (void)settings;
@@ -279,7 +279,7 @@ void sim_start(world_t *self, uint32_t index)
                               .give_back = s_give_back,
                               .hash = s_hash,
                               .random = s_fill,
-                              .settings_changed = s_settings_changed,
+                              .changed = s_changed,
                               .log = s_log};
     if (self->assigned == index) {
         node->table = self->table;
@@ -289,7 +289,12 @@ void sim_start(world_t *self, uint32_t index)
                                   .id_keys = &self->ring,
                                   .token_key = &self->token_key,
                                   .sub_domain = "sim",
-                                  .token_ttl_ms = 900000};
+                                  .token_ttl_ms = 900000,
+                                  .age = {.round_ms = self->options.age_round_ms,
+                                          .first_ms = self->options.age_round_ms,
+                                          .pause_ms = DKT_AGE_PAUSE_MS,
+                                          .request_ids_ms = self->options.request_ids_ms,
+                                          .journal_ms = self->options.journal_ms}};
     node->core = dkt_tenant_new(&config, &port, sim_now_ms(self));
     node->session = ++self->session_next;
     self->session_open[node->session] = true;

@@ -22,6 +22,7 @@ void sim_store_init(sim_store_t *self, const dkt_settings_t *settings, int64_t c
     memset(self, 0, sizeof *self);
     self->settings = *settings;
     self->clock_ms = clock_ms;
+    self->journal_first = 1;
 }
 
 static void *s_copy(const void *data, size_t bytes)
@@ -122,7 +123,7 @@ static void s_refuse(dkt_store_result_t *result, const char *sqlstate, const cha
 }
 
 /* The rows' views follow the copy of the table. */
-static void s_fix_views(sim_store_t *self)
+void sim_store_fix_views(sim_store_t *self)
 {
     for (uint32_t i = 0; i < self->ticket_count; i++) {
         sim_ticket_t *ticket = &self->tickets[i];
@@ -193,6 +194,7 @@ static const char *s_apply_inserts(sim_store_t *self, const sim_batch_t *batch)
 {
     for (uint32_t i = 0; i < batch->batch.commit.insert_count; i++) {
         const dkt_ticket_row_t *row = &batch->inserts[i];
+        /* Every ticket is born with a request id, so that those without one match nobody's. */
         for (uint32_t j = 0; j < self->ticket_count; j++) {
             const dkt_ticket_row_t *other = &self->tickets[j].row;
             if (other->number == row->number ||
@@ -204,14 +206,18 @@ static const char *s_apply_inserts(sim_store_t *self, const sim_batch_t *batch)
         if (row->has_lane && s_occupied(self, row->place, row->number)) {
             return SQLSTATE_UNIQUE;
         }
-        assert(self->ticket_count < SIM_TICKETS_MAX);
+        if (row->number <= self->number_highest) {
+            s_violate(self, "a ticket number is used again", row->number, self->number_highest);
+        }
+        self->number_highest = row->number;
+        assert(self->ticket_count < SIM_TICKETS_MAX && row->number < SIM_NUMBERS_MAX);
         sim_ticket_t *ticket = &self->tickets[self->ticket_count++];
         memset(ticket, 0, sizeof *ticket);
         ticket->row = *row;
         memcpy(ticket->class_name, batch->insert_names[i], sizeof ticket->class_name);
         memcpy(ticket->subject, batch->insert_subjects[i], sizeof ticket->subject);
     }
-    s_fix_views(self);
+    sim_store_fix_views(self);
     return NULL;
 }
 
@@ -281,6 +287,8 @@ static void s_fold_journal(sim_store_t *self, const sim_batch_t *batch)
                   (uint64_t)self->journal_at_ms);
     }
     self->journal_at_ms = commit->journal_at_ms;
+    assert(self->journal_seq < SIM_JOURNAL_MAX);
+    self->journal_times_ms[self->journal_seq] = commit->journal_at_ms;
     msgpack_unpacked message;
     msgpack_unpacked_init(&message);
     size_t at = 0;
@@ -386,7 +394,7 @@ static void s_apply_commit(sim_store_t *self, const sim_batch_t *batch, dkt_stor
         const char *sqlstate = steps[i](self, batch);
         if (sqlstate) {
             memcpy(self, &before, s_used_bytes(&before));
-            s_fix_views(self);
+            sim_store_fix_views(self);
             s_refuse(result, sqlstate, "constraint");
             if (getenv("SIM_DEBUG")) {
                 s_print_group(self, batch);
@@ -471,8 +479,10 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
                 out->result.handoff = (dkt_view_t){.data = self->handoff, .len = self->handoff_len};
             }
             out->result.epoch = ++self->epoch;
-            out->result.last_journal_seq = self->journal_seq;
-            out->result.last_journal_ms = self->journal_at_ms;
+            if (self->journal_first <= self->journal_seq) {
+                out->result.last_journal_seq = self->journal_seq;
+                out->result.last_journal_ms = self->journal_at_ms;
+            }
             out->result.last_ticket =
                 self->ticket_count ? self->tickets[self->ticket_count - 1].row.number : 0;
         }
@@ -486,6 +496,11 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         break;
     case DKT_BATCH_READ:
         s_apply_read(self, batch, out);
+        break;
+    case DKT_BATCH_AGE:
+        if (s_guard(self, batch, &out->result)) {
+            sim_store_age(self, &batch->batch.age, &out->result);
+        }
         break;
     case DKT_BATCH_RELAY_READ:
     case DKT_BATCH_RELAY_MARK:

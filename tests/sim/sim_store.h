@@ -15,6 +15,8 @@
 #include "lib/core/store.h"
 
 #define SIM_TICKETS_MAX  4096
+#define SIM_NUMBERS_MAX  8192 /* ticket numbers: at most one an op */
+#define SIM_JOURNAL_MAX  16384
 #define SIM_SESSIONS_MAX 4096
 #define SIM_TEXT_MAX     64       /* subjects are short here */
 #define SIM_POISON       "poison" /* a subject that this database refuses */
@@ -33,16 +35,22 @@ typedef struct {
     uint64_t epoch;
     dkt_table_version_t table;
     uint64_t journal_seq;
+    uint64_t journal_first; /* age took those before */
     int64_t journal_at_ms;
-    uint32_t lock_session; /* 0: free */
-    int64_t clock_ms;      /* the database's clock; the world moves it */
-    uint8_t handoff[4096];
+    uint64_t number_highest;     /* of all tickets there ever were */
+    int64_t tickets_kept_ms;     /* settings.retention_days */
+    uint32_t lock_session;       /* 0: free */
+    int64_t clock_ms;            /* the database's clock; the world moves it */
+    uint8_t handoff[256 * 1024]; /* DKT_HANDOFF_REFUSALS_MAX refusals, and holds */
     uint32_t handoff_len;
     uint64_t handoff_epoch;
     bool lock_may_vanish; /* a fault of the world: then the epoch alone must protect */
     char violation[256];  /* the first thing that may never happen; "" so far */
     uint32_t ticket_count;
-    sim_ticket_t tickets[SIM_TICKETS_MAX]; /* last: a rollback copies only what is used */
+    sim_ticket_t
+        tickets[SIM_TICKETS_MAX]; /* a rollback copies only what is used, and nothing below */
+    int64_t journal_times_ms[SIM_JOURNAL_MAX]; /* by number */
+    bool aged[SIM_NUMBERS_MAX];                /* by number: age took this ticket */
 } sim_store_t;
 
 /* A copied batch. */
@@ -77,6 +85,10 @@ void sim_store_close(sim_store_t *self, uint32_t session);
 
 /* Every row against every invariant that needs only the database. False: self->violation says. */
 bool sim_store_check(sim_store_t *self);
+/* The effect of an AGE batch whose guard has let it pass. */
+void sim_store_age(sim_store_t *self, const dkt_age_step_t *step, dkt_store_result_t *out);
+/* After rows have moved: their views point at their own texts again. */
+void sim_store_fix_views(sim_store_t *self);
 sim_ticket_t *sim_store_ticket(sim_store_t *self, uint64_t number);
 
 #endif

@@ -356,6 +356,7 @@ static world_t *s_world_new(const sim_options_t *options)
     }
     settings.rebooking = options->rebooking;
     sim_store_init(&self->store, &settings, START_MS);
+    self->store.tickets_kept_ms = options->tickets_ms;
     self->store.lock_may_vanish = options->can_unlock;
     return self;
 }
@@ -381,23 +382,31 @@ static void s_world_destroy(world_t *self)
 sim_options_t sim_options(uint64_t seed)
 {
     world_t dice = {.rng = seed ^ UINT64_C(0xA5A5A5A5)};
-    return (sim_options_t){.seed = seed,
-                           .faults_every_ms =
-                               sim_chance(&dice, 100) ? 0 : 500 + sim_below(&dice, 8000),
-                           .ops_every_ms = 20 + sim_below(&dice, 300),
-                           .length_ms = 60000 + sim_below(&dice, 180000),
-                           .resolvers = (uint16_t)(1 + sim_below(&dice, 3)),
-                           .rebooking = sim_chance(&dice, 700),
-                           .loss_permille = sim_chance(&dice, 500) ? sim_below(&dice, 100) : 0,
-                           .can_kill = sim_chance(&dice, 500),
-                           .can_stop = sim_chance(&dice, 500),
-                           .can_move = sim_chance(&dice, 500),
-                           .can_cut = sim_chance(&dice, 500),
-                           .can_stall = sim_chance(&dice, 300),
-                           .can_step = sim_chance(&dice, 300),
-                           .can_poison = sim_chance(&dice, 300),
-                           .can_unlock = sim_chance(&dice, 100),
-                           .quiet = sim_chance(&dice, 150)};
+    sim_options_t options = {.seed = seed,
+                             .faults_every_ms =
+                                 sim_chance(&dice, 100) ? 0 : 500 + sim_below(&dice, 8000),
+                             .ops_every_ms = 20 + sim_below(&dice, 300),
+                             .length_ms = 60000 + sim_below(&dice, 180000),
+                             .resolvers = (uint16_t)(1 + sim_below(&dice, 3)),
+                             .rebooking = sim_chance(&dice, 700),
+                             .loss_permille = sim_chance(&dice, 500) ? sim_below(&dice, 100) : 0,
+                             .can_kill = sim_chance(&dice, 500),
+                             .can_stop = sim_chance(&dice, 500),
+                             .can_move = sim_chance(&dice, 500),
+                             .can_cut = sim_chance(&dice, 500),
+                             .can_stall = sim_chance(&dice, 300),
+                             .can_step = sim_chance(&dice, 300),
+                             .can_poison = sim_chance(&dice, 300),
+                             .can_unlock = sim_chance(&dice, 100),
+                             .quiet = sim_chance(&dice, 150)};
+    /* Not in quiet worlds: they wait for a stall at a certain moment, and steps of age would have
+     * it first. */
+    bool ages = !options.quiet && !sim_chance(&dice, 200);
+    options.age_round_ms = ages ? 1000 + sim_below(&dice, 4000) : 0;
+    options.request_ids_ms = 30000 + sim_below(&dice, 30000);
+    options.tickets_ms = options.request_ids_ms + sim_below(&dice, 30000);
+    options.journal_ms = 5000 + sim_below(&dice, 30000);
+    return options;
 }
 
 bool sim_run(const sim_options_t *options, sim_summary_t *summary, char *violation,

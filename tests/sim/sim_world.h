@@ -30,6 +30,9 @@ typedef struct {
     bool can_kill, can_stop, can_move, can_cut, can_stall, can_step;
     bool can_poison; /* some requests are refused by the database for a reason of its own */
     bool quiet; /* few requests, many of them just before a minute closes: slots are free there */
+    uint32_t
+        age_round_ms; /* what is old goes this often, kept for seconds instead of days; 0: never */
+    uint32_t request_ids_ms, tickets_ms, journal_ms; /* kept so long */
     bool can_unlock; /* a lock may vanish under a living session, as in a failover of PostgreSQL */
 } sim_options_t;
 

@@ -39,7 +39,8 @@ void support_control_stop(support_control_t *self)
     static const char *const files[] = {
         "id.keys",        "token.keys",     "master.key",          "pgpass",
         "internal.pub",   "internal.key",   "internal-client.key", "internal.allowed",
-        "nats-server.nk", "nats-worker.nk", "nats-broker.nk",      "nats-ops.nk"};
+        "nats-server.nk", "nats-worker.nk", "nats-broker.nk",      "nats-ops.nk",
+        "receipt.key",    "receipt.pub"};
     support_pg_stop(&self->pg);
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         char path[128];
@@ -60,6 +61,7 @@ void support_env_init(dkt_env_t *env, const support_control_t *control, const ch
     dkt_token_secret_t secrets[DKT_TOKEN_KEYS_MAX];
     memset(env, 0, sizeof *env);
     env->uri = control->uri;
+    env->keys = control->keys;
     env->node = node;
     env->idle_ms = DKT_IDLE_PASSIVATE_MS;
     env->probe_ms = DKT_PROBE_MS;

@@ -64,29 +64,38 @@ static void s_random(void *ctx, void *bytes, size_t len)
     memset(bytes, 0x5a, len);
 }
 
-static void s_settings_changed(void *ctx, const dkt_settings_t *settings)
+static void s_changed(void *ctx, const dkt_settings_t *settings)
 {
     bench_t *bench = ctx;
-    bench->settings = *settings;
-    bench->settings_changed_count++;
+    bench->changed_count++;
+    if (settings) {
+        bench->settings = *settings;
+    }
 }
 
 static void s_log(void *ctx, dkt_log_level_t level, const char *text)
 {
-    (void)ctx;
-    (void)level;
+    bench_t *bench = ctx;
     (void)text;
+    bench->error_count += level == DKT_LOG_ERROR;
 }
 
 /* -- life -- */
 
 bench_t *bench_new(uint16_t resolvers)
 {
+    const dkt_age_config_t never = {.round_ms = 0};
+    return bench_new_aging(resolvers, &never);
+}
+
+bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age)
+{
     bench_t *bench = test_calloc(1, sizeof *bench);
     bench->mono_ms = 1000;
     bench->db_ms = BENCH_DB_MS;
     bench->origin = DKT_AUDIENCE_INTERNAL;
     bench->budget_ms = DKT_BUDGET_DEFAULT_MS;
+    bench->token_ttl_ms = FAR_MS;
     bench->ring.count = 1;
     memset(bench->ring.keys[0].key, 7, DKT_KEY_BYTES);
     const uint8_t random[7] = {1, 2, 3, 4, 5, 6, 7};
@@ -100,13 +109,14 @@ bench_t *bench_new(uint16_t resolvers)
                               .give_back = s_give_back,
                               .hash = s_hash,
                               .random = s_random,
-                              .settings_changed = s_settings_changed,
+                              .changed = s_changed,
                               .log = s_log};
     dkt_tenant_config_t config = {.client = bench->client,
                                   .id_keys = &bench->ring,
                                   .token_key = &bench->token_key,
                                   .sub_domain = "acme",
-                                  .token_ttl_ms = 900000};
+                                  .token_ttl_ms = 900000,
+                                  .age = *age};
     bench->core = dkt_tenant_new(&config, &port, bench->mono_ms);
     assert_non_null(bench->core);
     return bench;
@@ -210,7 +220,7 @@ uint32_t bench_send(bench_t *bench, dkt_request_t *request)
     work->suspect = bench->suspect;
     memcpy(work->token_id, bench->token_id, sizeof work->token_id);
     work->token_issued_ms = bench->token_issued_ms;
-    work->token_expires_ms = bench->db_ms + FAR_MS;
+    work->token_expires_ms = bench->db_ms + bench->token_ttl_ms;
     bench_step(bench, &(dkt_tenant_event_t){.kind = DKT_TEV_REQUEST, .work = work});
     return request->msgid;
 }
@@ -311,6 +321,18 @@ void bench_rows(bench_t *bench, const dkt_ticket_row_t *rows, uint32_t count, ui
     s_deliver(bench, &result);
 }
 
+void bench_aged(bench_t *bench, uint64_t count, uint64_t to, bool more, uint64_t unpublished)
+{
+    dkt_store_result_t result = {.outcome = DKT_STORE_OK,
+                                 .db_ms = bench->db_ms,
+                                 .aged_count = count,
+                                 .aged_to = to,
+                                 .aged_more = more,
+                                 .aged_unpublished_count = unpublished};
+    (void)bench_batch(bench, DKT_BATCH_AGE);
+    s_deliver(bench, &result);
+}
+
 void bench_ok(bench_t *bench)
 {
     dkt_store_result_t result = {.outcome = DKT_STORE_OK};
@@ -328,6 +350,7 @@ void bench_ok(bench_t *bench)
     case DKT_BATCH_GUARD:
     case DKT_BATCH_READ:
     case DKT_BATCH_COMMIT:
+    case DKT_BATCH_AGE:
     case DKT_BATCH_RELAY_READ:
     case DKT_BATCH_RELAY_MARK:
         break;

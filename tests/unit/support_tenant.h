@@ -37,13 +37,13 @@ typedef struct {
     bool hash_full;
     bench_work_t works[BENCH_WORKS_MAX]; /* by msgid */
     uint32_t msgid;
-    uint32_t settings_changed_count;
+    uint32_t changed_count, error_count; /* errors: lines of the log */
     /* for the next work */
     bool suspect;
     uint8_t origin;
     uint32_t budget_ms;
     uint8_t token_id[DKT_TOKEN_ID_BYTES];
-    int64_t token_issued_ms;
+    int64_t token_issued_ms, token_ttl_ms;
     /* for activation */
     dkt_store_result_t taken, loaded;
     void (*before_step)(void), (*after_step)(void); /* memory that fails */
@@ -52,6 +52,7 @@ typedef struct {
 /* A bench that has not begun to connect; change settings, taken and loaded before bench_activate.
  */
 bench_t *bench_new(uint16_t resolvers);
+bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age);
 /* Through lock, take and load; asserts that it serves. */
 void bench_activate(bench_t *bench);
 /* Both. */
@@ -87,6 +88,8 @@ const dkt_batch_t *bench_batch(bench_t *bench, dkt_batch_kind_t kind);
  * FLUSH. */
 void bench_ok(bench_t *bench);
 void bench_rows(bench_t *bench, const dkt_ticket_row_t *rows, uint32_t count, uint32_t listed);
+/* Answers the oldest batch, a step of age. */
+void bench_aged(bench_t *bench, uint64_t count, uint64_t to, bool more, uint64_t unpublished);
 void bench_fail(bench_t *bench, dkt_store_outcome_t outcome, const char *sqlstate);
 /* Answers everything well until nothing is open. */
 void bench_settle(bench_t *bench);

@@ -79,12 +79,13 @@ static void test_keys_create_keeps_secrets_private(void **state)
             continue;
         }
         snprintf(path, sizeof path, "%s/%s", self->keys, entry->d_name);
-        bool open_to_all = strcmp(entry->d_name, "internal.pub") == 0;
+        bool open_to_all =
+            strcmp(entry->d_name, "internal.pub") == 0 || strcmp(entry->d_name, "receipt.pub") == 0;
         assert_int_equal(s_mode(path), open_to_all ? 0644 : 0600);
         files++;
     }
     closedir(dir);
-    assert_int_equal(files, 11);
+    assert_int_equal(files, 13);
 }
 
 static void test_keys_create_never_overwrites_and_makes_what_is_missing(void **state)

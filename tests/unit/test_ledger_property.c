@@ -273,11 +273,14 @@ static void s_do_fill(s_run_t *run)
                  dkt_verdict_name(probed));
     FOLLOW_CHECK(follow, got == 0 || first_minute == probed_minute, "%u, probed %u", first_minute,
                  probed_minute);
-    while (follow_admit(follow, class_index, run->next_ticket++) == DKT_VERDICT_YES) {
+    dkt_verdict_t verdict;
+    while ((verdict = follow_admit(follow, class_index, run->next_ticket++)) == DKT_VERDICT_YES) {
         count++;
         follow_compare(follow);
     }
-    FOLLOW_CHECK(follow, got == count, "%u available, %u admitted", got, count);
+    bool cut = verdict == DKT_VERDICT_TOO_MANY_MOVES; /* what is counted needs a longer chain */
+    FOLLOW_CHECK(follow, got == count || (cut && got > count), "%u available, %u admitted", got,
+                 count);
     follow_earliest(follow, class_index);
 }
 

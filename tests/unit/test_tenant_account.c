@@ -208,7 +208,7 @@ static void test_tenant_changes_classes_and_limits_by_name(void **state)
         .class_count = 2,
         .classes = {{.name = "silver", .value = 300}, {.name = "now", .value = 30}}};
     bench_expect(bench, s_set(bench, &classes), "ok");
-    assert_int_equal(bench->settings_changed_count, 2);
+    assert_int_equal(bench->changed_count, 2);
     assert_string_equal(bench->settings.classes[0].name, "now");
     assert_int_equal(bench->settings.classes[0].limit_permille, DKT_PERMILLE);
     assert_int_equal(bench->settings.classes[1].limit_permille, 600);
@@ -217,6 +217,25 @@ static void test_tenant_changes_classes_and_limits_by_name(void **state)
                            .limits = {{.name = "gold", .value = 600}}};
     bench_expect_error(bench, s_set(bench, &wrong), DKT_INVALID_ARGUMENT, "limits");
     bench_expect_error(bench, bench_hold(bench, "gold"), DKT_INVALID_ARGUMENT, "ticket_type");
+    bench_destroy(&bench);
+}
+
+/* Nothing changes: nothing is written, and nobody is told. */
+static void test_tenant_settings_twice_the_same_are_one_change(void **state)
+{
+    (void)state;
+    bench_t *bench = bench_serving(2);
+    dkt_request_t more = {.present = DKT_PARAM_BIT(RESOLVERS) | DKT_PARAM_BIT(LIMITS),
+                          .resolvers = 3,
+                          .limit_count = 1,
+                          .limits = {{.name = "silver", .value = 600}}};
+    for (int i = 0; i < 2; i++) {
+        bench_expect(bench, s_set(bench, &more), "ok");
+        assert_int_equal(bench->changed_count, 1);
+    }
+    more.limits[0].value = 601;
+    bench_expect(bench, s_set(bench, &more), "ok");
+    assert_int_equal(bench->changed_count, 2);
     bench_destroy(&bench);
 }
 
@@ -230,7 +249,7 @@ static void test_tenant_settings_in_the_way_of_promises_are_refused(void **state
     bench_settle(bench);
     dkt_request_t fewer = {.present = DKT_PARAM_BIT(RESOLVERS), .resolvers = 1};
     bench_expect(bench, s_set(bench, &fewer), "refused");
-    assert_int_equal(bench->settings_changed_count, 0);
+    assert_int_equal(bench->changed_count, 0);
     bench_destroy(&bench);
 }
 
@@ -263,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_tenant_takes_no_more_of_the_hashing_queue_than_its_share),
         cmocka_unit_test(test_tenant_logout_kills_only_its_token),
         cmocka_unit_test(test_tenant_changes_classes_and_limits_by_name),
+        cmocka_unit_test(test_tenant_settings_twice_the_same_are_one_change),
         cmocka_unit_test(test_tenant_settings_in_the_way_of_promises_are_refused),
         cmocka_unit_test(test_tenant_settings_forget_refusals),
     };

@@ -360,7 +360,7 @@ static void test_tenant_drains_what_is_under_way(void **state)
     bench_hashed(bench, true, "");
     bench_expect(bench, login, "ok");
     const dkt_commit_t *commit = &bench_batch(bench, DKT_BATCH_COMMIT)->commit;
-    assert_int_equal(commit->handoff.len, 1 + 23);
+    assert_int_equal(commit->handoff.len, 5 + 23);
     bench_ok(bench);
     assert_true(s_ended(bench));
     assert_true(dkt_tenant_end(bench->core)->clean);
@@ -397,6 +397,44 @@ static void test_tenant_takes_over_the_holds_of_a_handoff(void **state)
     bench_destroy(&next);
 }
 
+/* One resolver, full: the retry of what the predecessor refused hears the same `earliest_ms`, also
+ * when the slot is free by now; what was not refused is decided. */
+static void test_tenant_repeats_the_refusals_of_a_handoff(void **state)
+{
+    (void)state;
+    bench_t *old = bench_serving(1);
+    for (uint32_t i = 0; i < 120; i++) {
+        bench_create(old, "gold", bench_new_id(old, (uint8_t)i));
+    }
+    bench_settle(old);
+    dkt_uuid_t id = bench_old_id(200);
+    uint32_t refused = bench_create(old, "gold", id);
+    bench_settle(old);
+    bench_expect(old, refused, "refused");
+    int64_t earliest_ms = bench_answer(old, refused)->earliest_ms;
+    bench_kind(old, DKT_TEV_DRAIN);
+    bench_flush(old);
+    static uint8_t body[4096];
+    dkt_view_t handoff = bench_batch(old, DKT_BATCH_COMMIT)->commit.handoff;
+    assert_in_range(handoff.len, 5 + 59, sizeof body);
+    memcpy(body, handoff.data, handoff.len);
+    bench_t *next = bench_new(1);
+    next->taken.epoch = 2;
+    next->taken.handoff = (dkt_view_t){.data = body, .len = handoff.len};
+    bench_activate(next);
+    uint32_t again = bench_create(next, "gold", id);
+    bench_settle(next);
+    bench_expect(next, again, "refused");
+    assert_true(bench_answer(next, again)->replayed);
+    assert_int_equal(bench_answer(next, again)->earliest_ms, earliest_ms);
+    uint32_t other = bench_create(next, "gold", bench_new_id(next, 201));
+    bench_settle(next);
+    bench_expect(next, other, "created");
+    bench_ok(old);
+    bench_destroy(&old);
+    bench_destroy(&next);
+}
+
 static void test_tenant_gives_back_what_waited_for_an_activation_that_failed(void **state)
 {
     (void)state;
@@ -426,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_tenant_ends_when_the_databases_clock_steps_ahead),
         cmocka_unit_test(test_tenant_drains_what_is_under_way),
         cmocka_unit_test(test_tenant_takes_over_the_holds_of_a_handoff),
+        cmocka_unit_test(test_tenant_repeats_the_refusals_of_a_handoff),
         cmocka_unit_test(test_tenant_gives_back_what_waited_for_an_activation_that_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,10 +70,10 @@ static int s_teardown(void **state)
     return 0;
 }
 
-static bool s_push_settings(void)
+static bool s_push_change(void)
 {
-    dkt_settings_mail_t *mail = dkt_mail_alloc(sizeof *mail);
-    mail->mail.kind = DKT_MAIL_SETTINGS;
+    dkt_changes_mail_t *mail = dkt_mail_alloc(sizeof *mail);
+    mail->mail.kind = DKT_MAIL_CHANGES;
     bool pushed = dkt_mailbox_push(s_env.accounts_box, &mail->mail);
     if (!pushed) {
         free(mail);
@@ -84,11 +84,11 @@ static bool s_push_settings(void)
 static void test_worker_accounts_ends_with_a_full_mailbox(void **state)
 {
     (void)state;
-    assert_true(s_push_settings());
+    assert_true(s_push_change());
     struct pollfd item = {.fd = s_server, .events = POLLIN};
     assert_int_equal(poll(&item, 1, S_WAIT_MS), 1); /* from now on it waits for the server */
     int pushed = 0;
-    while (s_push_settings()) {
+    while (s_push_change()) {
         pushed++;
     }
     assert_int_equal(pushed, S_BOX_MAX);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -21,7 +22,9 @@
 #include "workers/directory.h"
 #include "workers/hasher.h"
 
-#define S_WAIT_MS 10000
+#define S_WAIT_MS     10000
+#define S_AGE_WAIT_MS 15000
+#define S_AGE_LOOK_US 50000
 
 static support_control_t s_control;
 
@@ -110,6 +113,60 @@ static void test_worker_directory_without_a_lock_is_dead(void **state)
     assert_true(s_wait_members(&env, members, 1)); /* and silent again: hung */
     dkt_directory_destroy(&directory);
     support_pg_exec(conn, "delete from workers; delete from worker_beats");
+    PQfinish(conn);
+    support_env_fini(&env);
+}
+
+/* What nobody needs any more goes by itself; what somebody may need stays. */
+static void test_worker_directory_drops_what_is_old(void **state)
+{
+    (void)state;
+    dkt_env_t env;
+    support_env_init(&env, &s_control, "node-a");
+    PGconn *conn = support_control_connect(&s_control);
+    /* 100 dead since minutes, 3 since two days; of those one still holds its lock */
+    support_pg_exec(conn,
+                    "insert into workers (incarnation, node, lock_key, dead_at) select "
+                    "gen_random_uuid (), 'ghost', 9000 + i, clock_timestamp () - i * interval "
+                    "'1 s' from generate_series (1, 100) i;"
+                    "insert into workers (incarnation, node, lock_key, dead_at) select "
+                    "gen_random_uuid (), 'old', 8000 + i, clock_timestamp () - interval '2 days' "
+                    "from generate_series (1, 3) i;"
+                    "insert into worker_beats select incarnation, 1 from workers;"
+                    "select pg_advisory_lock (8002);"
+                    "delete from feed;"
+                    "insert into feed (seq, epoch, at, body) select i, 0, clock_timestamp () - "
+                    "interval '1 day' * (case when i <= 1500 then 8 else 6 end), '{}' "
+                    "from generate_series (1, 12000) i;"
+                    "update feed_head set seq = 12000");
+    dkt_directory_t *directory = dkt_directory_new(&env);
+    assert_true(s_wait_members(&env, &env.incarnation, 1));
+    int64_t until_mono_ms = dkt_clock_mono_ms() + S_AGE_WAIT_MS;
+    while (support_pg_int(conn, "select count(*) from feed") > 10002 ||
+           support_pg_int(conn, "select count(*) from workers") > 66) {
+        assert_true(dkt_clock_mono_ms() < until_mono_ms);
+        usleep(S_AGE_LOOK_US);
+    }
+    /* and a row or two for the tables that were made meanwhile */
+    assert_in_range(support_pg_int(conn, "select count(*) from feed"), 10000, 10002);
+    assert_in_range(support_pg_int(conn, "select min(seq) from feed"), 2001, 2003);
+    assert_int_equal(support_pg_int(conn, "select lock_key from workers where node = 'old'"), 8002);
+    assert_int_equal(support_pg_int(conn, "select max(lock_key) from workers where node = 'ghost'"),
+                     9064);
+    assert_int_equal(support_pg_int(conn, "select count(*) from worker_beats"), 66);
+    /* the head stays whatever its age */
+    dkt_directory_destroy(&directory);
+    support_pg_exec(conn, "update feed set at = clock_timestamp () - interval '8 days'");
+    directory = dkt_directory_new(&env);
+    while (support_pg_int(conn, "select count(*) from feed") > 1) {
+        assert_true(dkt_clock_mono_ms() < until_mono_ms);
+        usleep(S_AGE_LOOK_US);
+    }
+    assert_int_equal(support_pg_int(conn, "select count(*) from feed join feed_head using (seq)"),
+                     1);
+    dkt_directory_destroy(&directory);
+    support_pg_exec(conn, "delete from workers; delete from worker_beats; truncate feed;"
+                          "update feed_head set seq = 0; select pg_advisory_unlock_all ()");
     PQfinish(conn);
     support_env_fini(&env);
 }
@@ -313,6 +370,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worker_directory_spreads_over_those_alive),
         cmocka_unit_test(test_worker_directory_without_a_lock_is_dead),
+        cmocka_unit_test(test_worker_directory_drops_what_is_old),
         cmocka_unit_test(test_worker_directory_looks_tenants_up),
         cmocka_unit_test(test_worker_directory_ends_dead_holders_only),
         cmocka_unit_test(test_worker_directory_comes_back_after_losing_its_session),
