@@ -67,6 +67,10 @@ static void *s_run(void *argument)
     dkt_err_t err;
     while (dkt_control_register_broker(self->uri, self->node, self->workers_address, &err) !=
            DKT_OK) {
+        if (err.status == DKT_INVALID_ARGUMENT) {
+            dkt_log(DKT_LOG_ERROR, "never entered: %s", err.text);
+            break;
+        }
         if (failures++ == 0) {
             dkt_log(DKT_LOG_WARN, "not entered yet, only workers that know us come: %s", err.text);
         }
