@@ -127,7 +127,7 @@ typedef struct {
     bool open;
     dkt_fleet_t fleet;
     dkt_load_t load;
-    dkt_load_set_t wide, many, single;
+    dkt_load_set_t wide, many, single, cold;
     int wide_used; /* tenants of `wide` that have tickets */
     struct s_relay *relay;
 } dkt_stage_t;

@@ -14,6 +14,7 @@
 #ifndef DKT_OPS_BENCH_LOAD_H
 #define DKT_OPS_BENCH_LOAD_H
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -89,8 +90,9 @@ bool dkt_load_set_grow(dkt_load_t *load, dkt_load_set_t *set, int count,
 /* Sees to it that the first `count` are active, and that each has a token for minutes to come. */
 bool dkt_load_set_login(dkt_load_t *load, dkt_load_set_t *set, int count,
                         dkt_load_stopped_fn *stopped);
-/* Books all that one can promise for gold, until it refuses. */
-bool dkt_load_fill(dkt_load_t *load, dkt_load_set_t *set, int index);
+/* Books gold for one of them, so many tickets or until it refuses. */
+#define DKT_LOAD_FULL INT_MAX
+bool dkt_load_fill(dkt_load_t *load, dkt_load_set_t *set, int index, int tickets);
 /* Asks each of the set for its availability, one after the other, through the internal endpoint:
  * whoever was not active is now. */
 bool dkt_load_set_touch(dkt_load_t *load, dkt_load_set_t *set, dkt_histogram_t *latency,

@@ -307,7 +307,7 @@ static bool s_run(s_command_t *self)
               dkt_load_set_grow(&self->load, &self->set, options->tenants, NULL) &&
               dkt_load_set_login(&self->load, &self->set, options->tenants, NULL);
     for (int i = 0; ok && mode == DKT_LOAD_REFUSE && i < options->tenants; i++) {
-        ok = dkt_load_fill(&self->load, &self->set, i);
+        ok = dkt_load_fill(&self->load, &self->set, i, DKT_LOAD_FULL);
     }
     if (ok) {
         const dkt_load_plan_t plan = {.mode = mode,

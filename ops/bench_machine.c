@@ -42,6 +42,12 @@ static void s_cpu_model(char *out, size_t max)
     }
 }
 
+const char *dkt_bench_temp(void)
+{
+    const char *folder = getenv("TMPDIR");
+    return folder && folder[0] ? folder : "/tmp";
+}
+
 /* In the folder where the servers of a bench keep their data. */
 static double s_fdatasync_ms(const char *folder)
 {
@@ -65,7 +71,7 @@ static double s_fdatasync_ms(const char *folder)
     return (double)dkt_histogram_at(&histogram, S_P50) / 1000.0;
 }
 
-void dkt_bench_machine(const char *folder, dkt_bench_machine_t *out)
+void dkt_bench_machine(dkt_bench_machine_t *out)
 {
     struct utsname names = {0};
     double load = 0;
@@ -74,7 +80,7 @@ void dkt_bench_machine(const char *folder, dkt_bench_machine_t *out)
     snprintf(out->kernel, sizeof out->kernel, "%.*s", (int)sizeof out->kernel - 1, names.release);
     out->cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
     out->load_average = getloadavg(&load, 1) == 1 ? load : 0;
-    out->fdatasync_ms = s_fdatasync_ms(folder);
+    out->fdatasync_ms = s_fdatasync_ms(dkt_bench_temp());
     out->pingpong_us = dkt_bench_pingpong_us();
 }
 

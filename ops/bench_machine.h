@@ -17,8 +17,10 @@ typedef struct {
     uint64_t pingpong_us;
 } dkt_bench_machine_t;
 
-/* `folder`: where to write and sync. */
-void dkt_bench_machine(const char *folder, dkt_bench_machine_t *out);
+void dkt_bench_machine(dkt_bench_machine_t *out);
+
+/* Where fleets and peers keep their data while they are measured: $TMPDIR, or /tmp. */
+const char *dkt_bench_temp(void);
 
 /* Median of a bare eventfd ping-pong between two threads, us: what a thread hop costs here. */
 uint64_t dkt_bench_pingpong_us(void);

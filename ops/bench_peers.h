@@ -66,8 +66,8 @@ void dkt_plpgsql_close(dkt_plpgsql_t *self);
 
 /* A private server in a temporary folder. */
 typedef struct {
-    pid_t pid; /* 0: not running */
-    char folder[64], socket[96];
+    pid_t pid;                     /* 0: not running */
+    char folder[192], socket[208]; /* of a Unix socket the kernel takes 107 bytes at most */
     char version[32], appendfsync[16];
     dkt_peer_stopped_fn *stopped;
 } dkt_redis_t;

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ops/bench_machine.h"
 #include "ops/bench_peers.h"
 #include "ops/cmd.h"
 #include "ops/result.h"
@@ -138,7 +139,8 @@ static bool s_read_settings(dkt_redis_t *self)
 
 bool dkt_redis_open(dkt_redis_t *self, dkt_peer_stopped_fn *stopped)
 {
-    *self = (dkt_redis_t){.folder = "/tmp/docket-redis-XXXXXX", .stopped = stopped};
+    *self = (dkt_redis_t){.stopped = stopped};
+    snprintf(self->folder, sizeof self->folder, "%s/docket-redis-XXXXXX", dkt_bench_temp());
     if (!mkdtemp(self->folder)) {
         fprintf(stderr, "docket bench redis: %s: %s\n", self->folder, strerror(errno));
         self->folder[0] = '\0';

@@ -136,8 +136,8 @@ static bool s_activate(dkt_suite_t *suite, dkt_stage_t *stage, dkt_histogram_t *
                        double kib[3], dkt_outcome_t *outcome)
 {
     static dkt_histogram_t first;
-    dkt_load_set_t one = {.list = stage->single.list, .count = 1};
-    dkt_load_set_t others = {.list = stage->single.list + 1, .count = stage->single.count - 1};
+    dkt_load_set_t one = {.list = stage->cold.list, .count = 1};
+    dkt_load_set_t others = {.list = stage->cold.list + 1, .count = stage->cold.count - 1};
     memset(&first, 0, sizeof first);
     dkt_progress(suite, "a worker without tenants", 1, 3);
     int worker = s_restart_worker(stage);
@@ -158,7 +158,7 @@ bool dkt_bench_p6(dkt_suite_t *suite, dkt_outcome_t *outcome)
     double kib[3] = {0};
     dkt_stage_t *stage = dkt_stage_open(suite, 1, outcome);
     memset(&latency, 0, sizeof latency);
-    if (!stage || !dkt_load_set_grow(&stage->load, &stage->single, suite->sizes.activations + 1,
+    if (!stage || !dkt_load_set_grow(&stage->load, &stage->cold, suite->sizes.activations + 1,
                                      dkt_suite_stopped)) {
         return dkt_outcome_fail(outcome, "the tenants' accounts could not be opened");
     }

@@ -125,6 +125,7 @@ void dkt_stage_close(dkt_stage_t *stage)
     dkt_load_set_free(&stage->wide);
     dkt_load_set_free(&stage->many);
     dkt_load_set_free(&stage->single);
+    dkt_load_set_free(&stage->cold);
     dkt_fleet_stop(&stage->fleet);
     stage->open = false;
 }
@@ -171,7 +172,8 @@ dkt_stage_t *dkt_stage_open(dkt_suite_t *suite, int workers, dkt_outcome_t *outc
     dkt_progress(suite, "a fleet starts", 0, 1);
     *stage = (dkt_stage_t){.wide = {.resolvers = suite->sizes.wide_resolvers},
                            .many = {.resolvers = suite->sizes.some_resolvers},
-                           .single = {.resolvers = 1}};
+                           .single = {.resolvers = 1},
+                           .cold = {.resolvers = 1}};
     if (!dkt_fleet_start(&stage->fleet, &options)) {
         dkt_outcome_fail(outcome, "the fleet did not come up");
         return NULL;
@@ -231,7 +233,8 @@ bool dkt_stage_run(dkt_suite_t *suite, dkt_stage_t *stage, dkt_load_plan_t *plan
     bool ok = dkt_load_run(&stage->load, plan, &suite->result);
     outcome->errors += suite->result.errors;
     if (!ok) {
-        return dkt_outcome_fail(outcome, "no answers%s%s", suite->result.error_text[0] ? ": " : "",
+        return dkt_outcome_fail(outcome, "%s: no answers to %llu requests; %s",
+                                dkt_load_modes[plan->mode], (unsigned long long)suite->result.asked,
                                 suite->result.error_text);
     }
     return true;

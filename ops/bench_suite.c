@@ -15,12 +15,12 @@
 #include "ops/cmd.h"
 #include "ops/result.h"
 
-#define S_MINUTE_MS    60000
-#define S_LEAP_FROM_MS 45000 /* of a minute: P9 in small waits for its end, so it goes first then  \
-                              */
+#define S_MINUTE_MS 60000
+#define S_LEAP_FROM_MS                                                                             \
+    45000 /* of a minute: P9 in small waits for its end, so it goes first then                     \
+           */
 #define S_LEAP_TO_MS 56000
 #define S_P9         8
-#define S_TEMP       "/tmp" /* where fleets and peers keep their data */
 #define S_PATH_BYTES 512
 
 const dkt_scenario_t dkt_scenarios[DKT_BENCH_SCENARIOS] = {
@@ -68,7 +68,7 @@ static const dkt_bench_sizes_t s_full = {
 };
 
 static const dkt_bench_sizes_t s_quick = {
-    .rounds = 2,
+    .rounds = 1,
     .warm_up_ms = 100,
     .run_ms = 300,
     .in_flight = 256,
@@ -106,7 +106,7 @@ bool dkt_suite_stopped(void)
 static void s_usage(FILE *out, const char *name)
 {
     fprintf(out,
-            "usage: docket bench %s [--quick] [--rounds N] [--out DIR] [--json]\n"
+            "usage: docket bench %s [--quick] [--rounds N] [--out DIR] [--json] [MORE NAMES]\n"
             "Measures docket beside its peers on this machine, with a fleet, a PostgreSQL and a\n"
             "Redis of its own, which are gone afterwards. Settings are durable always. Peer and\n"
             "docket take turns; figures are medians of the rounds.\n\n",
@@ -125,6 +125,18 @@ static void s_usage(FILE *out, const char *name)
             "Exit status: 0 all ran, whether a goal was met or not; 1 something could not run, or\n"
             "a check failed; 2 wrong use.\n",
             s_full.rounds, s_quick.rounds, DKT_BENCH_ROUNDS_MAX);
+}
+
+/* Marks a scenario, or all of them, by name. */
+static bool s_ask_for(dkt_suite_t *suite, const char *name)
+{
+    bool all = strcasecmp(name, "all") == 0, known = all;
+    for (int i = 0; i < DKT_BENCH_SCENARIOS; i++) {
+        bool named = all || strcasecmp(name, dkt_scenarios[i].id) == 0;
+        suite->outcomes[i].asked |= named;
+        known |= named;
+    }
+    return known;
 }
 
 /* -1: go on; otherwise the exit status. */
@@ -154,9 +166,11 @@ static int s_parse(int argc, char **argv, const char *name, dkt_suite_t *suite)
             return 2;
         }
     }
-    if (optind < argc) {
-        s_usage(stderr, name);
-        return 2;
+    for (int i = optind; i < argc; i++) {
+        if (!s_ask_for(suite, argv[i])) {
+            fprintf(stderr, "docket bench: there is no scenario %s\n", argv[i]);
+            return 2;
+        }
     }
     suite->sizes = suite->quick ? s_quick : s_full;
     suite->sizes.rounds = rounds ? rounds : suite->sizes.rounds;
@@ -273,19 +287,13 @@ static void s_catch_signals(void)
 int dkt_bench_suite_main(int argc, char **argv)
 {
     static dkt_suite_t suite; /* its histograms are large */
-    const char *name = "all";
-    bool one = false;
-    for (int i = 0; i < DKT_BENCH_SCENARIOS; i++) {
-        bool named = strcasecmp(argv[0], dkt_scenarios[i].id) == 0;
-        name = named ? argv[0] : name;
-        one |= named;
-    }
-    int parsed = s_parse(argc, argv, name, &suite);
+    /* Without a name argv[0] is the group's own: all. */
+    const char *name = strcmp(argv[0], "bench") == 0 ? "all" : argv[0];
+    int parsed = s_ask_for(&suite, name) ? s_parse(argc, argv, name, &suite) : 2;
     if (parsed >= 0) {
         return parsed;
     }
     for (int i = 0; i < DKT_BENCH_SCENARIOS; i++) {
-        suite.outcomes[i].asked = !one || strcasecmp(name, dkt_scenarios[i].id) == 0;
         suite.scenarios_asked += suite.outcomes[i].asked;
     }
     if (suite.out && mkdir(suite.out, 0755) != 0 && errno != EEXIST) {
@@ -296,7 +304,7 @@ int dkt_bench_suite_main(int argc, char **argv)
     dkt_progress_open(&suite);
     suite.started_ms = dkt_unix_ms();
     suite.started_mono_ms = dkt_mono_ms();
-    dkt_bench_machine(S_TEMP, &suite.machine);
+    dkt_bench_machine(&suite.machine);
     s_run_all(&suite);
     suite.seconds = (double)(dkt_mono_ms() - suite.started_mono_ms) / 1000.0;
     dkt_progress_close(&suite);

@@ -244,7 +244,7 @@ bool dkt_load_set_resize(dkt_load_t *load, dkt_load_set_t *set, int resolvers,
     return s_for_all(&job, 0, set->count, stopped);
 }
 
-bool dkt_load_fill(dkt_load_t *load, dkt_load_set_t *set, int index)
+bool dkt_load_fill(dkt_load_t *load, dkt_load_set_t *set, int index, int tickets)
 {
     dkt_load_tenant_t *tenant = &set->list[index];
     dkt_reply_t reply;
@@ -254,6 +254,9 @@ bool dkt_load_fill(dkt_load_t *load, dkt_load_set_t *set, int index)
         dkt_arg_text("token", tenant->token),
     };
     for (int i = 0; i < S_FILL_MAX * set->resolvers; i++) {
+        if (i == tickets) {
+            return true;
+        }
         if (dkt_producer_call(load->lines[0], "create_ticket", args, 3, NULL, &reply) != DKT_OK) {
             fprintf(stderr, "docket bench: create_ticket: %s: %.*s\n",
                     dkt_status_code(reply.status), (int)reply.message.len,

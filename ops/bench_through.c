@@ -7,9 +7,10 @@
 #include "ops/bench.h"
 #include "ops/result.h"
 
-#define S_P1_GOAL 12.0 /* times the function inside PostgreSQL */
-#define S_P2_GOAL 1.0  /* times Redis */
-#define S_P3_GOAL 0.6  /* of the bare chain */
+#define S_P1_GOAL   12.0 /* times the function inside PostgreSQL */
+#define S_P2_GOAL   1.0  /* times Redis */
+#define S_P3_GOAL   0.6  /* of the bare chain */
+#define S_HALF_GOLD 60   /* tickets: half of the two hours of one resolver */
 
 /* -- P1 and P2 -------------------------------------------------------------------------------- */
 
@@ -171,16 +172,19 @@ bool dkt_bench_p2(dkt_suite_t *suite, dkt_outcome_t *outcome)
 
 /* -- P3 --------------------------------------------------------------------------------------- */
 
-/* What writes nothing: its peer is the chain over sockets as its own. */
+/* What writes nothing, of three tenants: one with much room, one that is full, one in between. The
+ * peer is the chain over sockets as the request's own. */
+typedef enum { S_EMPTY, S_FULL, S_HALF_FULL, S_FILLINGS } s_filling_t;
+
 static const struct {
     const char *name;
     dkt_load_mode_t mode;
     bool curve; /* asked through the internal endpoint */
-    bool full;  /* of a tenant that has no minute left */
+    s_filling_t filling;
 } s_decisions[] = {
-    {"validate_eta and release_slot", DKT_LOAD_HOLD, true, false},
-    {"create_ticket, refused", DKT_LOAD_REFUSE, false, true},
-    {"availability", DKT_LOAD_AVAILABILITY, false, false},
+    {"validate_eta and release_slot", DKT_LOAD_HOLD, true, S_EMPTY},
+    {"create_ticket, refused", DKT_LOAD_REFUSE, false, S_FULL},
+    {"availability of a tenant with one resolver", DKT_LOAD_AVAILABILITY, false, S_HALF_FULL},
 };
 #define S_DECISIONS (sizeof s_decisions / sizeof s_decisions[0])
 
@@ -200,11 +204,11 @@ static bool s_chain_round(dkt_suite_t *suite, bool curve, dkt_series_t *per_s,
     return true;
 }
 
-static bool s_decision_round(dkt_suite_t *suite, dkt_stage_t *stage, size_t i, dkt_series_t *per_s,
-                             dkt_outcome_t *outcome)
+static bool s_decision_round(dkt_suite_t *suite, dkt_stage_t *stage, size_t i,
+                             dkt_load_tenant_t *tenant, dkt_series_t *per_s, dkt_outcome_t *outcome)
 {
     dkt_load_plan_t plan = {.mode = s_decisions[i].mode,
-                            .tenants = s_decisions[i].full ? stage->single.list : stage->wide.list,
+                            .tenants = tenant,
                             .tenant_count = 1,
                             .in_flight = suite->sizes.chain_in_flight};
     if (!dkt_stage_run(suite, stage, &plan, outcome)) {
@@ -214,21 +218,35 @@ static bool s_decision_round(dkt_suite_t *suite, dkt_stage_t *stage, size_t i, d
     return true;
 }
 
+static bool s_fill_them(dkt_stage_t *stage, dkt_load_tenant_t *tenants[S_FILLINGS],
+                        dkt_outcome_t *outcome)
+{
+    tenants[S_EMPTY] = dkt_stage_wide(stage, outcome);
+    if (!tenants[S_EMPTY] || !dkt_stage_tenants(stage, &stage->single, 2, outcome)) {
+        return false;
+    }
+    tenants[S_FULL] = &stage->single.list[0];
+    tenants[S_HALF_FULL] = &stage->single.list[1];
+    return (dkt_load_fill(&stage->load, &stage->single, 0, DKT_LOAD_FULL) &&
+            dkt_load_fill(&stage->load, &stage->single, 1, S_HALF_GOLD)) ||
+           dkt_outcome_fail(outcome, "the tenants could not be filled");
+}
+
 bool dkt_bench_p3(dkt_suite_t *suite, dkt_outcome_t *outcome)
 {
     dkt_series_t chain[2] = {0}, ours[S_DECISIONS] = {0};
+    dkt_load_tenant_t *tenants[S_FILLINGS];
     dkt_stage_t *stage = dkt_stage_open(suite, 1, outcome);
-    bool ok = stage && dkt_stage_tenants(stage, &stage->wide, 1, outcome) &&
-              dkt_stage_tenants(stage, &stage->single, 1, outcome) &&
-              (dkt_load_fill(&stage->load, &stage->single, 0) ||
-               dkt_outcome_fail(outcome, "the tenant that is to refuse could not be filled"));
+    dkt_progress(suite, "tenants are filled", 0, 1);
+    bool ok = stage && s_fill_them(stage, tenants, outcome);
     for (int round = 0; ok && round < suite->sizes.rounds; round++) {
         dkt_progress(suite, "a bare chain that echoes", round, suite->sizes.rounds);
         ok = s_chain_round(suite, false, &chain[false], outcome) &&
              s_chain_round(suite, true, &chain[true], outcome);
         dkt_progress(suite, "docket, decisions", round, suite->sizes.rounds);
         for (size_t i = 0; ok && i < S_DECISIONS; i++) {
-            ok = s_decision_round(suite, stage, i, &ours[i], outcome);
+            ok = s_decision_round(suite, stage, i, tenants[s_decisions[i].filling], &ours[i],
+                                  outcome);
         }
     }
     if (!ok) {
