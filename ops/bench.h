@@ -111,7 +111,7 @@ typedef struct {
     int wide_resolvers;           /* of a tenant that takes a whole round's tickets */
     int some_tenants;             /* the hundred of P1 */
     int some_resolvers;           /* of each of many tenants */
-    int levels[DKT_BENCH_LEVELS]; /* tenants of P5 */
+    int levels[DKT_BENCH_LEVELS]; /* tenants of P5; each divides the last */
     int activations;              /* tenants of P6 */
     int ledger_rounds;            /* of P7 */
     int others;                   /* tenants of P8 beside the flood */
@@ -128,7 +128,8 @@ typedef struct {
     dkt_fleet_t fleet;
     dkt_load_t load;
     dkt_load_set_t wide, many, single, cold;
-    int wide_used; /* tenants of `wide` that have tickets */
+    int wide_used;   /* tenants of `wide` that have tickets */
+    PGconn *control; /* the control database */
     struct s_relay *relay;
 } dkt_stage_t;
 
@@ -183,6 +184,8 @@ bool dkt_stage_plpgsql(dkt_suite_t *suite, dkt_outcome_t *outcome);
 bool dkt_stage_redis(dkt_suite_t *suite, dkt_outcome_t *outcome);
 /* The first `count` tenants of a set are there, active, and have tokens. */
 bool dkt_stage_tenants(dkt_stage_t *stage, dkt_load_set_t *set, int count, dkt_outcome_t *outcome);
+/* Waits until the fleet has its ready-made databases: making them costs what is measured. */
+void dkt_stage_quiet(dkt_stage_t *stage);
 /* One that nobody has asked for anything, with room for a whole round; NULL: it failed. */
 dkt_load_tenant_t *dkt_stage_wide(dkt_stage_t *stage, dkt_outcome_t *outcome);
 /* A run of the suite's lengths into suite->result. */

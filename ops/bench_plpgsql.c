@@ -2,10 +2,12 @@
  *
  * docket bench plpgsql: the obvious design, measured on the same server. A table of slots and a
  * function that takes the smallest free one (for update skip locked), books it and inserts the
- * ticket; so many connections, one call in flight on each. It lives in a database of its own that
- * is made and dropped here. The earliest free slot is looked up through a partial index. It is as
- * lean as the design can be: no request_id, no constraint beyond the keys; what it leaves out only
- * makes it faster. Last the least that a durable write costs: one row, one connection.
+ * ticket; so many connections, one prepared call in flight on each. It lives in a database of its
+ * own that is made and dropped here. The earliest free slot is found through a partial index and
+ * updated in its place (by ctid: the row is locked and cannot move). It is as lean as the design
+ * can be: no request_id, no constraint beyond the keys; what it leaves out only makes it faster.
+ * Tried and not faster: one statement instead of three. Last the least that a durable write costs:
+ * one row, one connection.
  */
 #include "ops/bench_peers.h"
 
@@ -38,12 +40,12 @@ static const char s_schema[] =
     "create table tickets (id bigint generated always as identity primary key,"
     " slot bigint not null, class text not null, deadline timestamptz not null);"
     "create function create_ticket(p_class text, p_level interval) returns bigint"
-    " language plpgsql as $$ declare v_slot bigint; v_id bigint; begin"
-    " select id into v_slot from slots where available = 'available'"
+    " language plpgsql as $$ declare v_slot bigint; v_place tid; v_id bigint; begin"
+    " select id, ctid into v_slot, v_place from slots where available = 'available'"
     " and time > now() and time < now() + p_level order by time limit 1"
     " for update skip locked;"
     " if not found then return null; end if;"
-    " update slots set available = 'booked' where id = v_slot;"
+    " update slots set available = 'booked' where ctid = v_place;"
     " insert into tickets (slot, class, deadline)"
     " values (v_slot, p_class, now() + p_level) returning id into v_id;"
     " return v_id; end $$;";

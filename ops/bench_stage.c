@@ -16,6 +16,7 @@
 #define S_NODES_MAX      8
 #define S_DRAIN_MS       60000 /* of the relay, then it is told as failed */
 #define S_NEXT_MS        100
+#define S_QUIET_MS       60000 /* for the ready-made databases */
 #define S_CONNINFO_MAX   48
 #define S_DATABASE_BYTES 64
 
@@ -116,11 +117,48 @@ void dkt_stage_settle(dkt_stage_t *stage, dkt_relay_watch_t *watch)
     dkt_series_add(&watch->drain_s, (double)(now_ms - start_ms) / 1000.0);
 }
 
+/* -- PostgreSQL ------------------------------------------------------------------------------- */
+
+static PGconn *s_connect_to(const dkt_stage_t *stage, const char *database)
+{
+    const char *keys[S_CONNINFO_MAX + 1], *values[S_CONNINFO_MAX + 1];
+    size_t count = 0;
+    PQconninfoOption *options = PQconninfoParse(stage->fleet.postgres, NULL);
+    for (PQconninfoOption *option = options; option && option->keyword && count < S_CONNINFO_MAX;
+         option++) {
+        bool name = database && strcmp(option->keyword, "dbname") == 0;
+        if (name || option->val) {
+            keys[count] = option->keyword;
+            values[count++] = name ? database : option->val;
+        }
+    }
+    keys[count] = values[count] = NULL;
+    PGconn *connection = PQconnectdbParams(keys, values, 0);
+    PQconninfoFree(options);
+    return connection;
+}
+
+void dkt_stage_quiet(dkt_stage_t *stage)
+{
+    int64_t end_ms = dkt_mono_ms() + S_QUIET_MS;
+    bool quiet = false;
+    while (!quiet && dkt_mono_ms() < end_ms && !dkt_suite_stopped()) {
+        PGresult *result =
+            PQexec(stage->control, "select count(*) from pool where state = 'ready'");
+        quiet = PQresultStatus(result) != PGRES_TUPLES_OK ||
+                atoi(PQgetvalue(result, 0, 0)) >= DKT_POOL_READY_MIN;
+        PQclear(result);
+        poll(NULL, 0, quiet ? 0 : S_NEXT_MS);
+    }
+}
+
 /* -- open and close --------------------------------------------------------------------------- */
 
 void dkt_stage_close(dkt_stage_t *stage)
 {
     s_relay_close(&stage->relay);
+    PQfinish(stage->control);
+    stage->control = NULL;
     dkt_load_close(&stage->load);
     dkt_load_set_free(&stage->wide);
     dkt_load_set_free(&stage->many);
@@ -148,6 +186,8 @@ static bool s_connect(dkt_suite_t *suite, dkt_stage_t *stage, dkt_outcome_t *out
     if (!dkt_bench_settings(stage->fleet.postgres, &suite->postgres)) {
         return dkt_outcome_fail(outcome, "PostgreSQL does not tell its settings");
     }
+    stage->control = s_connect_to(stage, NULL);
+    dkt_stage_quiet(stage);
     /* Figures of servers that may lose what they acknowledged are not figures. */
     if (strcmp(suite->postgres.fsync, "on") != 0 ||
         strcmp(suite->postgres.synchronous_commit, "on") != 0) {
@@ -208,8 +248,12 @@ bool dkt_stage_redis(dkt_suite_t *suite, dkt_outcome_t *outcome)
 
 bool dkt_stage_tenants(dkt_stage_t *stage, dkt_load_set_t *set, int count, dkt_outcome_t *outcome)
 {
-    return (dkt_load_set_grow(&stage->load, set, count, dkt_suite_stopped) &&
-            dkt_load_set_login(&stage->load, set, count, dkt_suite_stopped)) ||
+    int before = set->count;
+    bool ok = dkt_load_set_grow(&stage->load, set, count, dkt_suite_stopped);
+    if (ok && set->count > before) {
+        dkt_stage_quiet(stage);
+    }
+    return (ok && dkt_load_set_login(&stage->load, set, count, dkt_suite_stopped)) ||
            dkt_outcome_fail(outcome, "the tenants' accounts could not be opened");
 }
 
@@ -270,33 +314,15 @@ static const char s_query_rows[] =
     "select (select count(*) from tickets), (select count(*) from (select from tickets"
     " where lane is not null and state <> 3 group by slot_start, lane having count(*) > 1) double)";
 
-static PGconn *s_connect_to(const dkt_stage_t *stage, const char *database)
-{
-    const char *keys[S_CONNINFO_MAX + 1], *values[S_CONNINFO_MAX + 1];
-    size_t count = 0;
-    PQconninfoOption *options = PQconninfoParse(stage->fleet.postgres, NULL);
-    for (PQconninfoOption *option = options; option && option->keyword && count < S_CONNINFO_MAX;
-         option++) {
-        bool name = database && strcmp(option->keyword, "dbname") == 0;
-        if (name || option->val) {
-            keys[count] = option->keyword;
-            values[count++] = name ? database : option->val;
-        }
-    }
-    keys[count] = values[count] = NULL;
-    PGconn *connection = PQconnectdbParams(keys, values, 0);
-    PQconninfoFree(options);
-    return connection;
-}
-
 /* Rows and double places of one tenant. */
-static bool s_count_rows(const dkt_stage_t *stage, PGconn *control, const char *client_id,
-                         long long *rows, long long *doubles)
+static bool s_count_rows(const dkt_stage_t *stage, const char *client_id, long long *rows,
+                         long long *doubles)
 {
     char database[S_DATABASE_BYTES] = "";
     const char *const values[] = {client_id};
-    PGresult *result = PQexecParams(control, "select database from tenants where client_id = $1", 1,
-                                    NULL, values, NULL, NULL, 0);
+    PGresult *result =
+        PQexecParams(stage->control, "select database from tenants where client_id = $1", 1, NULL,
+                     values, NULL, NULL, 0);
     if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1) {
         snprintf(database, sizeof database, "%s", PQgetvalue(result, 0, 0));
     }
@@ -318,7 +344,6 @@ static bool s_count_rows(const dkt_stage_t *stage, PGconn *control, const char *
 
 void dkt_stage_check_rows(dkt_stage_t *stage, const dkt_load_set_t *set, dkt_outcome_t *outcome)
 {
-    PGconn *control = s_connect_to(stage, NULL);
     long long tenants = 0, tickets = 0, missing = 0, doubles = 0, unread = 0;
     for (int i = 0; i < set->count && !dkt_suite_stopped(); i++) {
         const dkt_load_tenant_t *tenant = &set->list[i];
@@ -327,12 +352,11 @@ void dkt_stage_check_rows(dkt_stage_t *stage, const dkt_load_set_t *set, dkt_out
             continue;
         }
         tenants++;
-        unread += !s_count_rows(stage, control, tenant->client_id, &rows, &twice);
+        unread += !s_count_rows(stage, tenant->client_id, &rows, &twice);
         tickets += (long long)tenant->created;
         missing += (long long)tenant->created > rows ? (long long)tenant->created - rows : 0;
         doubles += twice;
     }
-    PQfinish(control);
     dkt_outcome_check(outcome, unread == 0 && missing == 0 && tickets > 0,
                       "every acknowledged ticket is a row in PostgreSQL",
                       "%lld tickets in %lld databases, %lld missing, %lld databases unread",

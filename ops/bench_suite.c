@@ -55,7 +55,7 @@ static const dkt_bench_sizes_t s_full = {
     .chain_in_flight = 1000,
     .wide_resolvers = 1024,
     .some_tenants = 100,
-    .some_resolvers = 128,
+    .some_resolvers = 64,
     .levels = {10, 100, 1000},
     .activations = 200,
     .ledger_rounds = 21,
@@ -64,7 +64,7 @@ static const dkt_bench_sizes_t s_full = {
     .minutes = 3,
     .minute_tenants = 1000,
     .minute_rate = 500,
-    .split_tenants = 40,
+    .split_tenants = 64,
 };
 
 static const dkt_bench_sizes_t s_quick = {
