@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -20,13 +21,15 @@
 #include <unistd.h>
 
 #include "ops/result.h"
+#include "ops/up.h"
 
 #define S_PORT_DEFAULT 7410
 #define S_PORT_STEP    100
 #define S_PORT_TRIES   40
 #define S_PORTS        7 /* N .. N+6 */
 #define S_READY_MS     90000
-#define S_STOP_MS      60000 /* the processes promise 10 s; a folder of many databases takes longer */
+#define S_STOP_MS      30000 /* its processes promise 10 s; then it may be removing its folder */
+#define S_LOCK_MS      15000 /* for the last process of a fleet whose supervisor was killed */
 #define S_TICK_MS      100
 #define S_TAIL_BYTES   4000
 #define S_ARGS_FIXED   4
@@ -229,7 +232,7 @@ static bool s_wait_ready(dkt_fleet_t *self, const dkt_fleet_options_t *options)
 
 bool dkt_fleet_start(dkt_fleet_t *self, const dkt_fleet_options_t *options)
 {
-    *self = (dkt_fleet_t){.port = s_port_base(options->port)};
+    *self = (dkt_fleet_t){.port = s_port_base(options->port), .temporary = !options->data};
     if (options->port == 0 && self->port == 0) {
         fprintf(stderr, "%s: no free ports\n", options->who);
         return false;
@@ -246,6 +249,28 @@ bool dkt_fleet_start(dkt_fleet_t *self, const dkt_fleet_options_t *options)
     return ready;
 }
 
+/* What a killed supervisor could not remove any more: many databases are many files. Its processes
+ * hold the folder's lock, and its guard ends them. */
+static void s_remove_folder(const dkt_fleet_t *self)
+{
+    char dir[DKT_FLEET_TEXT_BYTES], path[DKT_FLEET_TEXT_BYTES + 8];
+    const char *end = strrchr(self->keys, '/'); /* DIR/keys */
+    int64_t end_ms = dkt_mono_ms() + S_LOCK_MS;
+    if (!self->temporary || !end) {
+        return;
+    }
+    snprintf(dir, sizeof dir, "%.*s", (int)(end - self->keys), self->keys);
+    snprintf(path, sizeof path, "%s/lock", dir);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && dkt_mono_ms() < end_ms) {
+        poll(NULL, 0, S_TICK_MS);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    dkt_up_tree_remove(dir);
+}
+
 void dkt_fleet_stop(dkt_fleet_t *self)
 {
     int64_t end_ms = dkt_mono_ms() + S_STOP_MS;
@@ -259,6 +284,7 @@ void dkt_fleet_stop(dkt_fleet_t *self)
             kill(self->pid, SIGKILL);
             waitpid(self->pid, NULL, 0);
             self->pid = 0;
+            s_remove_folder(self);
         }
     }
     if (self->out_fd > 0) {

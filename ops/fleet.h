@@ -27,6 +27,7 @@ typedef struct {
     pid_t pid; /* 0: not running */
     int out_fd, err_fd;
     int port;                            /* 0: its own choice */
+    bool temporary;                      /* its folder is to be gone at its end */
     char line[4 * DKT_FLEET_TEXT_BYTES]; /* the ready line */
     char public_endpoint[DKT_FLEET_TEXT_BYTES], internal_endpoint[DKT_FLEET_TEXT_BYTES];
     char nats[DKT_FLEET_TEXT_BYTES], postgres[DKT_FLEET_TEXT_BYTES], keys[DKT_FLEET_TEXT_BYTES];
