@@ -8,10 +8,11 @@
  *                                                     goal
  */
 #include <math.h>
+#include <string.h>
 
 #include "ops/bench.h"
 
-#define S_WIDTH      960
+#define S_WIDTH      1000
 #define S_TOP        76
 #define S_ROW        22
 #define S_BAR        13
@@ -84,10 +85,13 @@ void dkt_bench_chart(const dkt_suite_t *suite, FILE *out)
             "<rect width=\"%d\" height=\"%d\" class=\"back\"/>\n",
             S_WIDTH, height, S_WIDTH, height, s_style, S_WIDTH, height);
     s_text(out, S_ID_LEFT, 28, "h", "docket bench: what was reached of each goal");
-    snprintf(text, sizeof text, "%s, %d cores, fdatasync %.2f ms; PostgreSQL %s, fsync %s%s",
-             suite->machine.cpu, suite->machine.cores, suite->machine.fdatasync_ms,
-             suite->postgres.version, suite->postgres.fsync,
-             suite->quick ? "; --quick: small sizes" : "");
+    snprintf(
+        text, sizeof text,
+        "%s, %d cores, load average %.1f before, fdatasync %.2f ms; PostgreSQL %.*s, fsync %s%s",
+        suite->machine.cpu, suite->machine.cores, suite->machine.load_average,
+        suite->machine.fdatasync_ms, (int)strcspn(suite->postgres.version, " "),
+        suite->postgres.version, suite->postgres.fsync,
+        suite->quick ? "; --quick: small sizes" : "");
     s_text(out, S_ID_LEFT, 50, "s", text);
     for (int i = 0; i < DKT_BENCH_SCENARIOS; i++) {
         for (int k = 0; k < suite->outcomes[i].goal_count; k++, y += S_ROW) {

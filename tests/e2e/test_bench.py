@@ -52,7 +52,7 @@ class Bench:
         return bench.returncode, out, err
 
     def is_ours(self, folder):
-        """By the mark, or by the folder it works in: Redis writes its title over its environment."""
+        """By the mark, or by its folder: Redis writes its title over its environment."""
         with open(os.path.join(folder, "environ"), "rb") as stream:
             marked = self.mark.encode() in stream.read().split(b"\0")
         return marked or os.readlink(os.path.join(folder, "cwd")).startswith(self.temp)
