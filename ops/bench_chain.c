@@ -5,8 +5,8 @@
  *
  *   producer DEALER -- ROUTER broker ROUTER -- DEALER node -- mailbox -- actor, and back
  *
- * Each of the three has a context of its own, as three processes have. The figures are the peer of
- * `docket bench load --mode hold`, and with --in-flight 1 of its mode one.
+ * Each of the three has a context of its own, as three processes have. With CURVE on the producer's
+ * side it is the peer of what goes through the internal endpoint.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,17 +19,19 @@
 
 #include "lib/core/limits.h"
 #include "lib/edge/mailbox.h"
-#include "ops/bench_load.h"
+#include "ops/bench_cpu.h"
+#include "ops/bench_peers.h"
 #include "ops/cmd.h"
 #include "ops/result.h"
 
-#define S_FRAME_BYTES   320 /* about what a create_ticket with its token has */
 #define S_FRAME_MIN     16
 #define S_IN_FLIGHT     1000
+#define S_SECONDS_MAX   3600
 #define S_POLL_MS       20
-#define S_WARM_UP_US    1000000
+#define S_WARM_UP_MS    1000
 #define S_DRAIN_US      5000000
 #define S_SECOND_US     1000000
+#define S_KEY_BYTES     41 /* Z85 and its end */
 #define S_ADDRESS_BYTES 64
 #define S_ID_BYTES_MAX  256
 #define S_ROUND_MAX     64
@@ -43,15 +45,13 @@ typedef struct {
 } s_mail_t;
 
 typedef struct {
-    int seconds, in_flight, bytes;
-    bool json;
+    const dkt_chain_plan_t *plan;
+    dkt_peer_result_t *result;
+    int in_flight, bytes;
     char public_address[S_ADDRESS_BYTES], workers_address[S_ADDRESS_BYTES];
     void *contexts[3], *client, *public_socket, *workers_socket, *node;
     dkt_mailbox_t *node_box, *actor_box;
     atomic_bool over;
-    uint64_t answered;
-    double cpu_us, counted_s;
-    dkt_histogram_t latency;
 } s_chain_t;
 
 enum { S_CLIENT, S_BROKER, S_NODE };
@@ -109,6 +109,7 @@ static void *s_broker(void *arg)
 {
     static s_batch_t requests, answers;
     s_chain_t *self = arg;
+    answers.id_len = 0;                             /* an earlier run's node is gone */
     s_gather(self, self->workers_socket, &answers); /* may be the node's first word already */
     while (!atomic_load(&self->over)) {
         zmq_pollitem_t items[] = {{self->workers_socket, 0, ZMQ_POLLIN, 0},
@@ -220,7 +221,7 @@ static int s_take(s_chain_t *self, bool counting)
         memcpy(&sent_us, zmq_msg_data(&frame), sizeof sent_us);
         count++;
         if (counting) {
-            dkt_histogram_add(&self->latency, (uint64_t)(dkt_mono_us() - sent_us));
+            dkt_histogram_add(&self->result->latency, (uint64_t)(dkt_mono_us() - sent_us));
         }
     }
     zmq_msg_close(&frame);
@@ -229,12 +230,15 @@ static int s_take(s_chain_t *self, bool counting)
 
 static void s_drive(s_chain_t *self)
 {
+    const dkt_chain_plan_t *plan = self->plan;
+    dkt_peer_result_t *result = self->result;
     dkt_bench_cpu_t before = {0}, after;
-    int64_t start_us = dkt_mono_us(), from_us = start_us + S_WARM_UP_US;
-    int64_t end_us = from_us + (int64_t)self->seconds * S_SECOND_US;
+    int64_t start_us = dkt_mono_us(), from_us = start_us + plan->warm_up_ms * 1000;
+    int64_t end_us = from_us + plan->run_ms * 1000;
     bool counting = false;
     s_ask(self, self->in_flight);
-    for (int64_t now_us = start_us; now_us < end_us; now_us = dkt_mono_us()) {
+    for (int64_t now_us = start_us; now_us < end_us && !(plan->stopped && plan->stopped());
+         now_us = dkt_mono_us()) {
         if (!counting && now_us >= from_us) {
             counting = true;
             from_us = now_us;
@@ -243,15 +247,20 @@ static void s_drive(s_chain_t *self)
         zmq_pollitem_t item = {self->client, 0, ZMQ_POLLIN, 0};
         zmq_poll(&item, 1, S_POLL_MS);
         int count = s_take(self, counting);
-        self->answered += counting ? (uint64_t)count : 0;
+        result->answers += counting ? (uint64_t)count : 0;
         s_ask(self, count);
     }
     dkt_bench_cpu_read(0, &after);
-    self->cpu_us = after.us[DKT_BENCH_CPU_BENCH] - before.us[DKT_BENCH_CPU_BENCH];
-    self->counted_s = (double)(dkt_mono_us() - from_us) / S_SECOND_US;
+    if (result->answers > 0) {
+        result->cpu_us = (after.us[DKT_BENCH_CPU_BENCH] - before.us[DKT_BENCH_CPU_BENCH]) /
+                         (double)result->answers;
+        result->seconds = (double)(dkt_mono_us() - from_us) / S_SECOND_US;
+        result->per_s = (double)result->answers / result->seconds;
+    }
     /* A connection that ends in the midst of a message can end the process inside libzmq. */
     int open = self->in_flight;
-    while (open > 0 && dkt_mono_us() < end_us + S_DRAIN_US) {
+    end_us = dkt_mono_us() + S_DRAIN_US;
+    while (open > 0 && dkt_mono_us() < end_us) {
         zmq_pollitem_t item = {self->client, 0, ZMQ_POLLIN, 0};
         zmq_poll(&item, 1, S_POLL_MS);
         open -= s_take(self, false);
@@ -279,6 +288,20 @@ static bool s_bind(void *socket, char address[S_ADDRESS_BYTES])
            zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, address, &len) == 0;
 }
 
+/* No key is refused without a handler of them: here they cost what they cost, and guard nothing. */
+static bool s_set_curve(s_chain_t *self)
+{
+    char server[2][S_KEY_BYTES], client[2][S_KEY_BYTES];
+    int one = 1;
+    return zmq_curve_keypair(server[0], server[1]) == 0 &&
+           zmq_curve_keypair(client[0], client[1]) == 0 &&
+           zmq_setsockopt(self->public_socket, ZMQ_CURVE_SERVER, &one, sizeof one) == 0 &&
+           zmq_setsockopt(self->public_socket, ZMQ_CURVE_SECRETKEY, server[1], S_KEY_BYTES) == 0 &&
+           zmq_setsockopt(self->client, ZMQ_CURVE_SERVERKEY, server[0], S_KEY_BYTES) == 0 &&
+           zmq_setsockopt(self->client, ZMQ_CURVE_PUBLICKEY, client[0], S_KEY_BYTES) == 0 &&
+           zmq_setsockopt(self->client, ZMQ_CURVE_SECRETKEY, client[1], S_KEY_BYTES) == 0;
+}
+
 static bool s_open(s_chain_t *self)
 {
     for (int i = 0; i < 3; i++) {
@@ -290,7 +313,8 @@ static bool s_open(s_chain_t *self)
     self->node = s_socket(self->contexts[S_NODE], ZMQ_DEALER);
     self->node_box = dkt_mailbox_new(DKT_OPEN_PER_CONNECTION_MAX);
     self->actor_box = dkt_mailbox_new(DKT_OPEN_PER_CONNECTION_MAX);
-    return self->node_box && self->actor_box && self->client && self->node &&
+    return self->node_box && self->actor_box && self->client && self->node && self->public_socket &&
+           (!self->plan->curve || s_set_curve(self)) &&
            s_bind(self->public_socket, self->public_address) &&
            s_bind(self->workers_socket, self->workers_address) &&
            zmq_connect(self->client, self->public_address) == 0 &&
@@ -320,71 +344,84 @@ static void s_close(s_chain_t *self)
     }
 }
 
-static bool s_run(s_chain_t *self)
+bool dkt_chain_run(const dkt_chain_plan_t *plan, dkt_peer_result_t *result)
 {
     void *(*const loops[])(void *) = {s_broker, s_node_loop, s_actor_loop};
+    s_chain_t self = {
+        .plan = plan, .result = result, .in_flight = plan->in_flight, .bytes = plan->bytes};
     pthread_t threads[3];
     int started = 0;
-    bool ok = s_open(self);
+    memset(result, 0, sizeof *result);
+    bool ok = s_open(&self);
     while (ok && started < 3) {
-        ok = pthread_create(&threads[started], NULL, loops[started], self) == 0;
+        ok = pthread_create(&threads[started], NULL, loops[started], &self) == 0;
         started += ok;
     }
     if (ok) {
-        s_drive(self);
+        s_drive(&self);
     }
-    atomic_store(&self->over, true);
+    atomic_store(&self.over, true);
     for (int i = 0; i < started; i++) {
         pthread_join(threads[i], NULL);
     }
-    s_close(self);
-    return ok && self->answered > 0;
+    s_close(&self);
+    return ok && result->answers > 0;
 }
 
-static void s_report(const s_chain_t *self)
+/* -- the command ------------------------------------------------------------------------------ */
+
+typedef struct {
+    int seconds, in_flight, bytes;
+    bool json, curve;
+} s_options_t;
+
+static void s_report(const s_options_t *options, const dkt_peer_result_t *result)
 {
-    double per_s = (double)self->answered / self->counted_s;
-    double cpu_us = self->cpu_us / (double)self->answered;
-    unsigned long long p50_us = dkt_histogram_at(&self->latency, S_P50);
-    unsigned long long p99_us = dkt_histogram_at(&self->latency, S_P99);
-    if (self->json) {
-        printf("{\"bench\": \"chain\", \"in_flight\": %d, \"bytes\": %d, \"seconds\": %.3f, "
-               "\"per_s\": %.1f, \"cpu_us\": %.3f, \"p50_us\": %llu, \"p99_us\": %llu}\n",
-               self->in_flight, self->bytes, self->counted_s, per_s, cpu_us, p50_us, p99_us);
+    unsigned long long p50_us = dkt_histogram_at(&result->latency, S_P50);
+    unsigned long long p99_us = dkt_histogram_at(&result->latency, S_P99);
+    if (options->json) {
+        printf("{\"bench\": \"chain\", \"in_flight\": %d, \"bytes\": %d, \"curve\": %s, "
+               "\"seconds\": %.3f, \"per_s\": %.1f, \"cpu_us\": %.3f, \"p50_us\": %llu, "
+               "\"p99_us\": %llu}\n",
+               options->in_flight, options->bytes, options->curve ? "true" : "false",
+               result->seconds, result->per_s, result->cpu_us, p50_us, p99_us);
         return;
     }
-    printf("a bare chain that echoes %d bytes, %d in flight\n%12.0f requests/s over %.1f s\n"
+    printf("a bare chain that echoes %d bytes, %d in flight%s\n%12.0f requests/s over %.1f s\n"
            "%12.3f ms p50\n%12.3f ms p99\nCPU us per request: %.2f\n",
-           self->bytes, self->in_flight, per_s, self->counted_s, (double)p50_us / 1000.0,
-           (double)p99_us / 1000.0, cpu_us);
+           options->bytes, options->in_flight, options->curve ? ", CURVE" : "", result->per_s,
+           result->seconds, (double)p50_us / 1000.0, (double)p99_us / 1000.0, result->cpu_us);
 }
 
 static void s_usage(FILE *out)
 {
     fprintf(out,
-            "usage: docket bench chain [--seconds N] [--in-flight N] [--bytes N] [--json]\n"
+            "usage: docket bench chain [--seconds N] [--in-flight N] [--bytes N] [--curve] "
+            "[--json]\n"
             "Requests per second and latency of the fleet's sockets and threads when they only\n"
             "echo: N seconds after one of warm-up (default 10), N requests in flight (default\n"
-            "%d), N bytes each (default %d).\n",
-            S_IN_FLIGHT, S_FRAME_BYTES);
+            "%d), N bytes each (default %d); --curve encrypts the producer's side.\n",
+            S_IN_FLIGHT, DKT_CHAIN_BYTES);
 }
 
 /* 0: go on; 1: wrong; 2: help was asked for. */
-static int s_parse(int argc, char **argv, s_chain_t *self)
+static int s_parse(int argc, char **argv, s_options_t *self)
 {
     const struct {
         const char *word;
         int *number;
         int min, max;
-    } numbers[] = {{"--seconds", &self->seconds, 1, DKT_BENCH_SECONDS_MAX},
+    } numbers[] = {{"--seconds", &self->seconds, 1, S_SECONDS_MAX},
                    {"--in-flight", &self->in_flight, 1, DKT_OPEN_PER_CONNECTION_MAX / 2},
                    {"--bytes", &self->bytes, S_FRAME_MIN, DKT_FRAME_BYTES_MAX / 16}};
     for (int i = 1; i < argc; i++) {
+        bool json = strcmp(argv[i], "--json") == 0, curve = strcmp(argv[i], "--curve") == 0;
+        bool known = json || curve;
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             return 2;
         }
-        bool known = strcmp(argv[i], "--json") == 0;
-        self->json |= known;
+        self->json |= json;
+        self->curve |= curve;
         for (size_t n = 0; !known && i + 1 < argc && n < 3; n++) {
             if (strcmp(argv[i], numbers[n].word) == 0) {
                 int value = atoi(argv[++i]);
@@ -403,17 +440,22 @@ static int s_parse(int argc, char **argv, s_chain_t *self)
 
 int dkt_bench_chain_main(int argc, char **argv)
 {
-    static s_chain_t self; /* its histogram is large */
-    self = (s_chain_t){.seconds = 10, .in_flight = S_IN_FLIGHT, .bytes = S_FRAME_BYTES};
-    int parsed = s_parse(argc, argv, &self);
+    static dkt_peer_result_t result; /* its histogram is large */
+    s_options_t options = {.seconds = 10, .in_flight = S_IN_FLIGHT, .bytes = DKT_CHAIN_BYTES};
+    int parsed = s_parse(argc, argv, &options);
     if (parsed != 0) {
         s_usage(parsed == 2 ? stdout : stderr);
         return parsed == 2 ? 0 : 2;
     }
-    if (!s_run(&self)) {
+    const dkt_chain_plan_t plan = {.in_flight = options.in_flight,
+                                   .bytes = options.bytes,
+                                   .curve = options.curve,
+                                   .warm_up_ms = S_WARM_UP_MS,
+                                   .run_ms = (int64_t)options.seconds * 1000};
+    if (!dkt_chain_run(&plan, &result)) {
         fprintf(stderr, "docket bench chain: nothing was measured: %s\n", zmq_strerror(errno));
         return 1;
     }
-    s_report(&self);
+    s_report(&options, &result);
     return 0;
 }

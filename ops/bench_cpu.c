@@ -11,6 +11,7 @@
 
 #define S_PROCESSES_MAX 4096
 #define S_US_PER_S      1000000.0
+#define S_NS_PER_US     1000.0
 #define S_CMDLINE_BYTES 64
 
 const char *const dkt_bench_cpu_names[DKT_BENCH_CPU_COUNT] = {"bench", "broker", "worker",
@@ -19,7 +20,7 @@ const char *const dkt_bench_cpu_names[DKT_BENCH_CPU_COUNT] = {"bench", "broker",
 typedef struct {
     int pid, parent;
     char name[32];
-    unsigned long long ticks; /* user and system, of its ended and awaited children too */
+    unsigned long long own_ticks, child_ticks; /* user and system; of ended and awaited children */
     bool ours;
 } s_process_t;
 
@@ -45,7 +46,8 @@ static bool s_read_process(int pid, s_process_t *process)
                &process->parent, &user, &kernel, &child_user, &child_kernel) != 5) {
         return false;
     }
-    process->ticks = user + kernel + child_user + child_kernel;
+    process->own_ticks = user + kernel;
+    process->child_ticks = child_user + child_kernel;
     return true;
 }
 
@@ -100,6 +102,39 @@ static void s_mark_descendants(s_process_t *processes, int count, int root)
     }
 }
 
+/* The kernel counts in ticks of 10 ms and tells whole ones only: too coarse for a thousand backends
+ * that each work a little. Of a process with one thread, as they are, it tells nanoseconds too. */
+static double s_own_us(const s_process_t *process, dkt_bench_cpu_role_t role)
+{
+    char path[48];
+    unsigned long long ns = 0;
+    double ticks_us = (double)process->own_ticks * S_US_PER_S / (double)sysconf(_SC_CLK_TCK);
+    snprintf(path, sizeof path, "/proc/%d/schedstat", process->pid);
+    FILE *file = role == DKT_BENCH_CPU_POSTGRES ? fopen(path, "r") : NULL;
+    bool got = file && fscanf(file, "%llu", &ns) == 1 && ns > 0;
+    if (file) {
+        fclose(file);
+    }
+    return got ? (double)ns / S_NS_PER_US : ticks_us;
+}
+
+double dkt_bench_memory_kib(int pid)
+{
+    char path[48], line[256];
+    double kib = 0;
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
+    FILE *file = fopen(path, "r");
+    while (file && kib == 0 && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "Rss: %lf kB", &kib) != 1) {
+            kib = 0;
+        }
+    }
+    if (file) {
+        fclose(file);
+    }
+    return kib;
+}
+
 void dkt_bench_cpu_read(int fleet_pid, dkt_bench_cpu_t *cpu)
 {
     static s_process_t processes[S_PROCESSES_MAX];
@@ -113,8 +148,10 @@ void dkt_bench_cpu_read(int fleet_pid, dkt_bench_cpu_t *cpu)
     s_mark_descendants(processes, count, fleet_pid);
     for (int i = 0; i < count; i++) {
         if (processes[i].ours && processes[i].pid != getpid()) {
-            cpu->us[s_role(&processes[i])] +=
-                (double)processes[i].ticks * S_US_PER_S / (double)sysconf(_SC_CLK_TCK);
+            dkt_bench_cpu_role_t role = s_role(&processes[i]);
+            cpu->us[role] += s_own_us(&processes[i], role) + (double)processes[i].child_ticks *
+                                                                 S_US_PER_S /
+                                                                 (double)sysconf(_SC_CLK_TCK);
         }
     }
 }

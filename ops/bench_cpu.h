@@ -24,4 +24,7 @@ typedef struct {
 /* What this process and the descendants of `fleet_pid` have used so far; 0: this process alone. */
 void dkt_bench_cpu_read(int fleet_pid, dkt_bench_cpu_t *cpu);
 
+/* Resident memory of a process; 0: there is none such. */
+double dkt_bench_memory_kib(int pid);
+
 #endif

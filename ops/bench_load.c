@@ -1,108 +1,180 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * docket bench load: requests per second and latency of a running fleet. Closed loop by default
- * (--in-flight requests are always open); with --rate an open loop, where a request's clock starts
- * when it was due, not when it could be sent.
+ * One run of a load, see bench_load.h.
  */
 #include "ops/bench_load.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "ops/cmd.h"
 #include "ops/cmd_common.h"
 
 #define S_POLL_MS    1
-#define S_WARM_UP_US 1000000
 #define S_DRAIN_MS   15000
 #define S_SECOND_US  1000000
+#define S_MINUTE_US  60000000
 #define S_HOLD_MS    10000
 #define S_BURST_MAX  1024 /* requests made between two polls */
-#define S_IN_FLIGHT  1000
-#define S_RATE_MAX   1000000
-#define S_ENDPOINT   "tcp://127.0.0.1:7410"
+#define S_ATTEMPT_MS 10000
+#define S_TOTAL_MS   60000
 
-const char *const dkt_bench_modes[DKT_BENCH_MODE_COUNT] = {"create", "refuse", "hold", "mixed",
-                                                           "one"};
+const char *const dkt_load_modes[DKT_LOAD_MODE_COUNT] = {"create",       "refuse", "hold",
+                                                         "availability", "mixed",  "one"};
+
+struct s_run;
 
 /* A request on its way. */
 typedef struct s_op {
-    dkt_bench_t *bench;
+    struct s_run *run;
     struct s_op *next; /* free ones */
+    dkt_producer_t *line;
+    dkt_load_tenant_t *tenant;
     int64_t due_us;
-    uint32_t tenant;
 } s_op_t;
 
-/* The ops of a run; the callbacks give them back. */
-typedef struct {
-    s_op_t *all, *free;
-} s_pool_t;
+typedef struct s_run {
+    dkt_load_t *load;
+    const dkt_load_plan_t *plan;
+    dkt_load_result_t *result;
+    s_op_t *ops, *free;
+    bool counting; /* after the warm-up */
+    bool full;     /* a tenant has no room left, and nothing of it is cancelled */
+    int64_t start_us, counted_from_us;
+    int64_t wall_us; /* wall clock minus monotonic clock */
+    uint64_t made;
+} s_run_t;
 
-static s_pool_t s_pool;
+/* -- connections ------------------------------------------------------------------------------ */
 
-static s_op_t *s_op_take(dkt_bench_t *self, int64_t due_us)
+bool dkt_load_open(dkt_load_t *self, const dkt_load_where_t *where)
 {
-    s_op_t *op = s_pool.free;
-    s_pool.free = op->next;
-    op->bench = self;
-    op->due_us = due_us;
-    op->tenant = (uint32_t)(self->asked % (uint64_t)self->options.tenants);
-    return op;
+    dkt_err_t err = {0};
+    dkt_cmd_keys_t keys;
+    dkt_producer_options_t options = {
+        .endpoint = where->endpoint,
+        .in_flight_max = DKT_OPEN_PER_CONNECTION_MAX,
+        .batch_max = (uint32_t)where->batch,
+        .attempt_ms = S_ATTEMPT_MS,
+        .total_ms = S_TOTAL_MS,
+    };
+    bool ok = true;
+    *self = (dkt_load_t){0};
+    while (ok && self->line_count < where->lines) {
+        self->lines[self->line_count] = dkt_producer_new(&options, &err);
+        ok = self->lines[self->line_count++] != NULL;
+    }
+    if (ok && where->internal) {
+        options.endpoint = where->internal;
+        ok = !where->keys || dkt_cmd_keys(where->keys, &keys, &options, &err) == DKT_OK;
+        self->internal = ok ? dkt_producer_new(&options, &err) : NULL;
+        ok = self->internal != NULL;
+    }
+    if (!ok) {
+        fprintf(stderr, "docket bench: %s\n", err.text);
+        dkt_load_close(self);
+    }
+    return ok;
 }
 
-static void s_op_give(s_op_t *op)
+void dkt_load_close(dkt_load_t *self)
 {
-    op->next = s_pool.free;
-    s_pool.free = op;
+    for (int i = 0; i < self->line_count; i++) {
+        dkt_producer_destroy(&self->lines[i]);
+    }
+    dkt_producer_destroy(&self->internal);
+    self->line_count = 0;
+}
+
+static size_t s_lines(const dkt_load_t *self, dkt_producer_t *list[DKT_LOAD_LINES_MAX + 1])
+{
+    size_t count = 0;
+    for (int i = 0; i < self->line_count; i++) {
+        list[count++] = self->lines[i];
+    }
+    if (self->internal) {
+        list[count++] = self->internal;
+    }
+    return count;
+}
+
+static void s_poll(dkt_load_t *self)
+{
+    dkt_producer_t *list[DKT_LOAD_LINES_MAX + 1];
+    size_t count = s_lines(self, list);
+    dkt_producer_poll_all(list, count, S_POLL_MS);
+}
+
+static size_t s_open(const dkt_load_t *self)
+{
+    dkt_producer_t *list[DKT_LOAD_LINES_MAX + 1];
+    size_t count = s_lines(self, list), open = 0;
+    for (size_t i = 0; i < count; i++) {
+        open += dkt_producer_open(list[i]);
+    }
+    return open;
 }
 
 /* -- answers ---------------------------------------------------------------------------------- */
 
+static void s_give(s_op_t *op)
+{
+    op->next = op->run->free;
+    op->run->free = op;
+}
+
+static dkt_load_second_t s_second(const s_run_t *run, int64_t due_us)
+{
+    int64_t second = (due_us + run->wall_us) % S_MINUTE_US / S_SECOND_US;
+    return second == 0    ? DKT_LOAD_SECOND_ZERO
+           : second >= 58 ? DKT_LOAD_SECOND_LAST_TWO
+                          : DKT_LOAD_SECOND_REST;
+}
+
 static void s_measure(s_op_t *op, const dkt_reply_t *reply)
 {
-    dkt_bench_t *self = op->bench;
+    s_run_t *run = op->run;
+    dkt_load_result_t *result = run->result;
     int64_t now_us = dkt_mono_us();
+    op->tenant->created += dkt_text_is(reply->state, "created") && !reply->replayed;
     if (reply->status != DKT_OK) {
-        self->errors++;
-        self->silences += reply->silence;
-        snprintf(self->error_text, sizeof self->error_text, "%s: %.*s",
+        result->errors++;
+        result->silences += reply->silence;
+        snprintf(result->error_text, sizeof result->error_text, "%s: %.*s",
                  dkt_status_code(reply->status), (int)reply->message.len,
                  reply->message.data ? reply->message.data : "");
         return;
     }
-    if (!self->counting || op->due_us < self->counted_from_us) {
+    if (!run->counting || op->due_us < run->counted_from_us) {
         return;
     }
-    int64_t second = (now_us - self->counted_from_us) / S_SECOND_US;
-    dkt_histogram_add(&self->latency, (uint64_t)(now_us - op->due_us));
-    if (second < DKT_BENCH_SECONDS_MAX) {
-        self->per_second[second]++;
+    int64_t second = (now_us - run->counted_from_us) / S_SECOND_US;
+    dkt_histogram_add(&result->latency[s_second(run, op->due_us)], (uint64_t)(now_us - op->due_us));
+    if (second < DKT_LOAD_SECONDS_MAX) {
+        result->per_second[second]++;
     }
-    self->created += dkt_text_is(reply->state, "created");
-    self->refused += dkt_text_is(reply->state, "refused");
-    self->held += dkt_text_is(reply->state, "held");
-    self->cancelled += dkt_text_is(reply->state, "cancelled");
-    self->other += dkt_text_is(reply->state, "ok") || dkt_text_is(reply->state, "released");
+    result->created += dkt_text_is(reply->state, "created");
+    result->refused += dkt_text_is(reply->state, "refused");
+    result->held += dkt_text_is(reply->state, "held");
+    result->cancelled += dkt_text_is(reply->state, "cancelled");
+    result->other += dkt_text_is(reply->state, "ok") || dkt_text_is(reply->state, "released");
 }
 
 static void s_done(void *ctx, const dkt_reply_t *reply)
 {
     s_measure(ctx, reply);
-    s_op_give(ctx);
+    s_give(ctx);
 }
 
 static void s_created(void *ctx, const dkt_reply_t *reply)
 {
     s_op_t *op = ctx;
-    dkt_bench_tenant_t *tenant = &op->bench->tenants[op->tenant];
+    dkt_load_tenant_t *tenant = op->tenant;
     s_measure(op, reply);
-    if (tenant->ring && tenant->count < DKT_BENCH_RING && reply->ticket_id.data) {
-        dkt_text_copy(reply->ticket_id,
-                      tenant->ring[(tenant->head + tenant->count++) % DKT_BENCH_RING],
-                      sizeof tenant->ring[0]);
+    if (tenant->ring && tenant->ring_count < DKT_LOAD_RING && reply->ticket_id.data) {
+        uint32_t at = (tenant->ring_head + tenant->ring_count++) % DKT_LOAD_RING;
+        dkt_text_copy(reply->ticket_id, tenant->ring[at], sizeof tenant->ring[at]);
     }
-    s_op_give(op);
+    s_give(op);
 }
 
 /* A hold is given back at once: what is measured is the decision. */
@@ -112,342 +184,225 @@ static void s_held(void *ctx, const dkt_reply_t *reply)
     char slot_id[DKT_ID_CHARS_MAX + 1];
     s_measure(op, reply);
     if (!dkt_text_is(reply->state, "held")) {
-        s_op_give(op);
+        s_give(op);
         return;
     }
     dkt_text_copy(reply->slot_id, slot_id, sizeof slot_id);
     dkt_arg_t args[] = {dkt_arg_text("slot_id", slot_id)};
     op->due_us = dkt_mono_us();
-    if (dkt_producer_submit(op->bench->internal, "release_slot", args, 1, NULL, s_done, op) !=
+    if (dkt_producer_submit(op->run->load->internal, "release_slot", args, 1, NULL, s_done, op) !=
         DKT_OK) {
-        s_op_give(op);
+        s_give(op);
     }
 }
 
 /* -- requests --------------------------------------------------------------------------------- */
 
-typedef dkt_status_t(s_ask_fn)(dkt_bench_t *self, s_op_t *op);
+typedef dkt_status_t(s_ask_fn)(s_run_t *run, s_op_t *op);
 
-static dkt_status_t s_ask_create_as(dkt_bench_t *self, s_op_t *op, const char *ticket_type)
+static dkt_status_t s_ask_create_as(s_op_t *op, const char *ticket_type)
 {
-    dkt_bench_tenant_t *tenant = &self->tenants[op->tenant];
     dkt_arg_t args[] = {
-        dkt_arg_text("client_id", tenant->client_id),
+        dkt_arg_text("client_id", op->tenant->client_id),
         dkt_arg_text("ticket_type", ticket_type),
-        dkt_arg_text("token", tenant->token),
-    };
-    return dkt_producer_submit(self->producer, "create_ticket", args, 3, NULL, s_created, op);
-}
-
-static dkt_status_t s_ask_cancel(dkt_bench_t *self, s_op_t *op)
-{
-    dkt_bench_tenant_t *tenant = &self->tenants[op->tenant];
-    const char *ticket_id = tenant->ring[tenant->head];
-    dkt_arg_t args[] = {
-        dkt_arg_text("ticket_id", ticket_id),
-        dkt_arg_text("token", tenant->token),
+        dkt_arg_text("token", op->tenant->token),
     };
     dkt_status_t status =
-        dkt_producer_submit(self->producer, "cancel_ticket", args, 2, NULL, s_done, op);
+        dkt_producer_submit(op->line, "create_ticket", args, 3, NULL, s_created, op);
+    op->tenant->asked += status == DKT_OK;
+    return status;
+}
+
+static dkt_status_t s_ask_cancel(s_op_t *op)
+{
+    dkt_load_tenant_t *tenant = op->tenant;
+    dkt_arg_t args[] = {
+        dkt_arg_text("ticket_id", tenant->ring[tenant->ring_head]),
+        dkt_arg_text("token", tenant->token),
+    };
+    dkt_status_t status = dkt_producer_submit(op->line, "cancel_ticket", args, 2, NULL, s_done, op);
     if (status == DKT_OK) {
-        tenant->head = (tenant->head + 1) % DKT_BENCH_RING;
-        tenant->count--;
+        tenant->ring_head = (tenant->ring_head + 1) % DKT_LOAD_RING;
+        tenant->ring_count--;
     }
     return status;
 }
 
-/* Cancels the oldest instead once the tenant is nearly full. */
-static dkt_status_t s_ask_create(dkt_bench_t *self, s_op_t *op)
+/* Once the tenant is nearly full it cancels the oldest instead, or the run is over. */
+static dkt_status_t s_ask_create(s_run_t *run, s_op_t *op)
 {
-    const dkt_bench_tenant_t *tenant = &self->tenants[op->tenant];
-    if (tenant->ring && tenant->count >= tenant->capacity) {
-        return s_ask_cancel(self, op);
+    const dkt_load_tenant_t *tenant = op->tenant;
+    if (tenant->ring && tenant->ring_count >= tenant->capacity) {
+        return s_ask_cancel(op);
     }
-    return s_ask_create_as(self, op, "bronze");
+    if (!tenant->ring && tenant->asked >= tenant->capacity) {
+        run->full = true;
+        return DKT_OVERLOADED;
+    }
+    return s_ask_create_as(op, "bronze");
 }
 
-static dkt_status_t s_ask_refuse(dkt_bench_t *self, s_op_t *op)
+static dkt_status_t s_ask_refuse(s_run_t *run, s_op_t *op)
 {
-    return s_ask_create_as(self, op, "gold");
+    (void)run;
+    return s_ask_create_as(op, "gold");
 }
 
-static dkt_status_t s_ask_hold(dkt_bench_t *self, s_op_t *op)
+static dkt_status_t s_ask_hold(s_run_t *run, s_op_t *op)
 {
     dkt_arg_t args[] = {
-        dkt_arg_text("client_id", self->tenants[op->tenant].client_id),
+        dkt_arg_text("client_id", op->tenant->client_id),
         dkt_arg_text("ticket_type", "bronze"),
         dkt_arg_int("hold_ms", S_HOLD_MS),
     };
-    return dkt_producer_submit(self->internal, "validate_eta", args, 3, NULL, s_held, op);
+    return dkt_producer_submit(run->load->internal, "validate_eta", args, 3, NULL, s_held, op);
 }
 
-static dkt_status_t s_ask_availability(dkt_bench_t *self, s_op_t *op)
+static dkt_status_t s_ask_availability(s_run_t *run, s_op_t *op)
 {
-    dkt_bench_tenant_t *tenant = &self->tenants[op->tenant];
+    (void)run;
     dkt_arg_t args[] = {
-        dkt_arg_text("client_id", tenant->client_id),
-        dkt_arg_text("token", tenant->token),
+        dkt_arg_text("client_id", op->tenant->client_id),
+        dkt_arg_text("token", op->tenant->token),
     };
-    return dkt_producer_submit(self->producer, "availability", args, 2, NULL, s_done, op);
+    return dkt_producer_submit(op->line, "availability", args, 2, NULL, s_done, op);
 }
 
 /* Of ten: seven creates, one cancel, two questions. */
-static dkt_status_t s_ask_mixed(dkt_bench_t *self, s_op_t *op)
+static dkt_status_t s_ask_mixed(s_run_t *run, s_op_t *op)
 {
-    uint64_t dice = self->asked / (uint64_t)self->options.tenants % 10;
-    if (dice == 0 && self->tenants[op->tenant].count > 0) {
-        return s_ask_cancel(self, op);
+    uint64_t dice = run->made / (uint64_t)run->plan->tenant_count % 10;
+    if (dice == 0 && op->tenant->ring_count > 0) {
+        return s_ask_cancel(op);
     }
-    return dice <= 2 ? s_ask_availability(self, op) : s_ask_create(self, op);
+    return dice <= 2 ? s_ask_availability(run, op) : s_ask_create(run, op);
 }
 
-static s_ask_fn *const s_asks[DKT_BENCH_MODE_COUNT] = {s_ask_create, s_ask_refuse, s_ask_hold,
-                                                       s_ask_mixed, s_ask_create};
+static s_ask_fn *const s_asks[DKT_LOAD_MODE_COUNT] = {
+    s_ask_create, s_ask_refuse, s_ask_hold, s_ask_availability, s_ask_mixed, s_ask_create};
 
 /* -- the loop --------------------------------------------------------------------------------- */
 
-static void s_poll(dkt_bench_t *self)
+/* Makes the requests that are due: all that are free, or those of the rate's timetable. */
+static void s_ask_due(s_run_t *run)
 {
-    dkt_producer_t *list[] = {self->producer, self->internal};
-    dkt_producer_poll_all(list, self->internal ? 2 : 1, S_POLL_MS);
-}
-
-/* Makes the requests that are due: all that fit, or those of the rate's timetable. */
-static void s_ask_due(dkt_bench_t *self, int64_t start_us, uint64_t *made)
-{
+    const dkt_load_plan_t *plan = run->plan;
     int64_t now_us = dkt_mono_us();
-    for (int i = 0; i < S_BURST_MAX && s_pool.free; i++) {
-        int64_t due_us = now_us;
-        if (self->options.rate > 0) {
-            due_us = start_us + (int64_t)(*made * S_SECOND_US / (uint64_t)self->options.rate);
-            if (due_us > now_us) {
+    for (int i = 0; i < S_BURST_MAX && run->free && !run->full; i++) {
+        s_op_t *op = run->free;
+        op->due_us = now_us;
+        if (plan->rate > 0) {
+            op->due_us = run->start_us + (int64_t)(run->made * S_SECOND_US / (uint64_t)plan->rate);
+            op->tenant = &plan->tenants[run->made % (uint64_t)plan->tenant_count];
+            if (op->due_us > now_us) {
                 return;
             }
         }
-        s_op_t *op = s_op_take(self, due_us);
-        if (s_asks[self->options.mode](self, op) != DKT_OK) {
-            s_op_give(op);
-            return; /* full: the next round */
+        run->free = op->next;
+        if (s_asks[plan->mode](run, op) != DKT_OK) {
+            s_give(op);
+            return; /* no room: the next round */
         }
-        (*made)++;
-        self->asked++;
+        run->made++;
     }
 }
 
-static bool s_run(dkt_bench_t *self)
+/* A short run on a busy machine may have no answer yet when its time is over: it gets more. */
+static bool s_is_over(const s_run_t *run)
 {
-    int64_t start_us = dkt_mono_us();
-    int64_t end_us = start_us + S_WARM_UP_US + (int64_t)self->options.seconds * S_SECOND_US;
-    uint64_t made = 0;
-    for (int64_t now_us = start_us; now_us < end_us; now_us = dkt_mono_us()) {
-        if (!self->counting && now_us >= start_us + S_WARM_UP_US) {
-            self->counting = true;
-            dkt_bench_cpu_read(self->options.fleet, &self->cpu);
-            self->counted_from_us = now_us;
-        }
-        s_ask_due(self, start_us, &made);
-        s_poll(self);
-    }
-    self->seconds = (double)(dkt_mono_us() - self->counted_from_us) / S_SECOND_US;
+    const dkt_load_plan_t *plan = run->plan;
+    int64_t late_ms = (dkt_mono_us() - run->start_us) / 1000 - (plan->warm_up_ms + plan->run_ms);
+    bool told = dkt_load_answered(run->result) > 0 || late_ms >= S_DRAIN_MS;
+    return run->full || (plan->stopped && plan->stopped()) ||
+           (plan->over && atomic_load(plan->over)) || (late_ms >= 0 && told);
+}
+
+static void s_count_from_now(s_run_t *run)
+{
+    run->counting = true;
+    dkt_bench_cpu_read(run->plan->fleet_pid, &run->result->cpu);
+    run->counted_from_us = dkt_mono_us();
+}
+
+static void s_count_no_more(s_run_t *run)
+{
+    dkt_load_result_t *result = run->result;
     dkt_bench_cpu_t end;
-    dkt_bench_cpu_read(self->options.fleet, &end);
-    for (int i = 0; i < DKT_BENCH_CPU_COUNT; i++) {
-        self->cpu.us[i] = end.us[i] - self->cpu.us[i];
+    if (!run->counting) {
+        return; /* it ended within its warm-up */
     }
-    /* What is answered after the end is not counted, but waited for. */
-    self->counting = false;
-    int64_t drain_ms = dkt_mono_ms() + S_DRAIN_MS;
-    while (dkt_producer_open(self->producer) +
-                   (self->internal ? dkt_producer_open(self->internal) : 0) >
-               0 &&
-           dkt_mono_ms() < drain_ms) {
+    result->seconds = (double)(dkt_mono_us() - run->counted_from_us) / S_SECOND_US;
+    dkt_bench_cpu_read(run->plan->fleet_pid, &end);
+    for (int i = 0; i < DKT_BENCH_CPU_COUNT; i++) {
+        result->cpu.us[i] = end.us[i] - result->cpu.us[i];
+    }
+    result->asked = run->made;
+    run->counting = false;
+}
+
+/* An operation of a closed loop belongs to its tenant and its line for good. */
+static bool s_ops_make(s_run_t *run)
+{
+    const dkt_load_plan_t *plan = run->plan;
+    int needed = (plan->in_flight + DKT_OPEN_PER_CONNECTION_MAX - 1) / DKT_OPEN_PER_CONNECTION_MAX;
+    int lines = plan->lines > 0 ? plan->lines : needed;
+    lines = lines < run->load->line_count ? lines : run->load->line_count;
+    run->ops = calloc((size_t)plan->in_flight, sizeof *run->ops);
+    for (int i = plan->in_flight - 1; run->ops && i >= 0; i--) {
+        run->ops[i].run = run;
+        run->ops[i].tenant = &plan->tenants[i % plan->tenant_count];
+        run->ops[i].line = run->load->lines[i % lines];
+        s_give(&run->ops[i]);
+    }
+    return run->ops != NULL;
+}
+
+bool dkt_load_run(dkt_load_t *self, const dkt_load_plan_t *plan, dkt_load_result_t *result)
+{
+    s_run_t run = {.load = self, .plan = plan, .result = result};
+    memset(result, 0, sizeof *result);
+    if (self->line_count == 0 || !s_ops_make(&run)) {
+        return false; /* an earlier run gave the connections up, or no memory */
+    }
+    run.start_us = dkt_mono_us();
+    run.wall_us = dkt_unix_ms() * 1000 - run.start_us;
+    while (!s_is_over(&run)) {
+        if (!run.counting && dkt_mono_us() >= run.start_us + plan->warm_up_ms * 1000) {
+            s_count_from_now(&run);
+        }
+        s_ask_due(&run);
         s_poll(self);
     }
-    return self->latency.count > 0;
+    s_count_no_more(&run);
+    /* What is answered after the end is not counted, but waited for: the tickets are real. */
+    int64_t drain_ms = dkt_mono_ms() + S_DRAIN_MS;
+    while (s_open(self) > 0 && dkt_mono_ms() < drain_ms) {
+        s_poll(self);
+    }
+    bool closed = s_open(self) == 0;
+    if (!closed) {
+        fprintf(stderr, "docket bench: %zu requests have no answer\n", s_open(self));
+        dkt_load_close(self); /* their callbacks must not come any more */
+    }
+    free(run.ops);
+    return closed && dkt_load_answered(result) > 0 && !(plan->stopped && plan->stopped());
 }
 
-/* -- options ---------------------------------------------------------------------------------- */
+/* -- figures ---------------------------------------------------------------------------------- */
 
-static void s_usage(FILE *out)
+void dkt_load_latency(const dkt_load_result_t *result, dkt_histogram_t *latency)
 {
-    fputs("usage: docket bench load [options]\n"
-          "Requests per second and latency of a running fleet. Opens accounts of its own.\n\n"
-          "  --endpoint ADDRESS   default $DOCKET_ENDPOINT or " S_ENDPOINT "\n"
-          "  --internal ADDRESS   the internal endpoint: more capacity, and mode hold\n"
-          "  --keys DIR           its CURVE keys\n"
-          "  --mode NAME          create | refuse | hold | mixed | one (default create)\n"
-          "  --tenants N          default 1\n"
-          "  --resolvers N        of each tenant; more than 64 need --internal\n"
-          "  --seconds N          counted after one of warm-up, default 10\n"
-          "  --in-flight N        requests open at a time, default 1000, at most 4096\n"
-          "  --rate N             open loop: so many requests per second\n"
-          "  --batch N            requests in one message, default 256\n"
-          "  --postgres URI       tell fsync and synchronous_commit\n"
-          "  --fleet PID          of docket up: tell the CPU time of a request, by process\n"
-          "  --json               one line of JSON\n"
-          "  --svg FILE           requests per second as a plot\n",
-          out);
+    memset(latency, 0, sizeof *latency);
+    for (int i = 0; i < DKT_LOAD_SECOND_COUNT; i++) {
+        dkt_histogram_merge(latency, &result->latency[i]);
+    }
 }
 
-static bool s_number(const char *text, int min, int max, int *out)
+uint64_t dkt_load_answered(const dkt_load_result_t *result)
 {
-    char *end = NULL;
-    long value = strtol(text, &end, 10);
-    if (end == text || *end || value < min || value > max) {
-        fprintf(stderr, "docket bench load: %s is not a number from %d to %d\n", text, min, max);
-        return false;
+    uint64_t count = 0;
+    for (int i = 0; i < DKT_LOAD_SECOND_COUNT; i++) {
+        count += result->latency[i].count;
     }
-    *out = (int)value;
-    return true;
-}
-
-static bool s_mode(const char *text, dkt_bench_mode_t *mode)
-{
-    for (int i = 0; i < DKT_BENCH_MODE_COUNT; i++) {
-        if (strcmp(text, dkt_bench_modes[i]) == 0) {
-            *mode = (dkt_bench_mode_t)i;
-            return true;
-        }
-    }
-    fprintf(stderr, "docket bench load: there is no mode %s\n", text);
-    return false;
-}
-
-/* Takes argv[i] and its value. False: wrong. */
-static bool s_take(dkt_bench_options_t *options, const char *word, const char *value)
-{
-    const struct {
-        const char *word;
-        const char **text;
-    } texts[] = {{"--endpoint", &options->endpoint},
-                 {"--internal", &options->internal},
-                 {"--keys", &options->keys},
-                 {"--postgres", &options->postgres},
-                 {"--svg", &options->svg}};
-    const struct {
-        const char *word;
-        int *number;
-        int max;
-    } numbers[] = {{"--tenants", &options->tenants, DKT_BENCH_TENANTS_MAX},
-                   {"--seconds", &options->seconds, DKT_BENCH_SECONDS_MAX},
-                   {"--in-flight", &options->in_flight, DKT_OPEN_PER_CONNECTION_MAX},
-                   {"--rate", &options->rate, S_RATE_MAX},
-                   {"--batch", &options->batch, DKT_FRAMES_PER_MESSAGE_MAX},
-                   {"--fleet", &options->fleet, INT_MAX},
-                   {"--resolvers", &options->resolvers, DKT_RESOLVERS_MAX}};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        if (strcmp(word, texts[i].word) == 0) {
-            *texts[i].text = value;
-            return true;
-        }
-    }
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        if (strcmp(word, numbers[i].word) == 0) {
-            return s_number(value, 1, numbers[i].max, numbers[i].number);
-        }
-    }
-    if (strcmp(word, "--mode") == 0) {
-        return s_mode(value, &options->mode);
-    }
-    fprintf(stderr, "docket bench load: unknown option %s\n", word);
-    return false;
-}
-
-/* 0: go on; 1: wrong; 2: help was asked for. */
-static int s_parse(int argc, char **argv, dkt_bench_options_t *options)
-{
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            return 2;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            options->json = true;
-        } else if (i + 1 >= argc) {
-            fprintf(stderr, "docket bench load: unknown or incomplete option %s\n", argv[i]);
-            return 1;
-        } else if (!s_take(options, argv[i], argv[i + 1])) {
-            return 1;
-        } else {
-            i++;
-        }
-    }
-    if (options->mode == DKT_BENCH_HOLD && !options->internal) {
-        fprintf(stderr, "docket bench load: mode hold needs --internal and --keys\n");
-        return 1;
-    }
-    if (options->mode == DKT_BENCH_ONE) {
-        options->in_flight = 1;
-    }
-    return 0;
-}
-
-/* -- life ------------------------------------------------------------------------------------- */
-
-static bool s_connect(dkt_bench_t *self)
-{
-    dkt_err_t err = {0};
-    dkt_cmd_keys_t keys;
-    const char *endpoint = getenv("DOCKET_ENDPOINT");
-    dkt_producer_options_t options = {
-        .endpoint = self->options.endpoint ? self->options.endpoint
-                    : endpoint             ? endpoint
-                                           : S_ENDPOINT,
-        .in_flight_max = DKT_OPEN_PER_CONNECTION_MAX,
-        .batch_max = (uint32_t)self->options.batch,
-        .attempt_ms = 10000,
-        .total_ms = 60000,
-    };
-    self->producer = dkt_producer_new(&options, &err);
-    if (self->producer && self->options.internal) {
-        options.endpoint = self->options.internal;
-        if (!self->options.keys ||
-            dkt_cmd_keys(self->options.keys, &keys, &options, &err) == DKT_OK) {
-            self->internal = dkt_producer_new(&options, &err);
-        }
-    }
-    if (!self->producer || (self->options.internal && !self->internal)) {
-        fprintf(stderr, "docket bench load: %s\n", err.text);
-        return false;
-    }
-    return true;
-}
-
-static bool s_pool_make(int count)
-{
-    s_pool.all = calloc((size_t)count, sizeof *s_pool.all);
-    for (int i = 0; s_pool.all && i < count; i++) {
-        s_op_give(&s_pool.all[i]);
-    }
-    return s_pool.all != NULL;
-}
-
-int dkt_bench_load_main(int argc, char **argv)
-{
-    static dkt_bench_t self; /* its histogram is large */
-    self = (dkt_bench_t){.options = {.tenants = 1,
-                                     .seconds = 10,
-                                     .in_flight = S_IN_FLIGHT,
-                                     .batch = DKT_FRAMES_PER_MESSAGE_MAX}};
-    int parsed = s_parse(argc, argv, &self.options);
-    if (parsed != 0) {
-        s_usage(parsed == 2 ? stdout : stderr);
-        return parsed == 2 ? 0 : 2;
-    }
-    self.tenants = calloc((size_t)self.options.tenants, sizeof *self.tenants);
-    bool ok = self.tenants && s_pool_make(self.options.in_flight) && s_connect(&self) &&
-              dkt_bench_setup(&self) && s_run(&self);
-    if (ok) {
-        dkt_bench_report(&self);
-    } else {
-        fprintf(stderr, "docket bench load: nothing was measured%s%s\n",
-                self.error_text[0] ? "; " : "", self.error_text);
-    }
-    dkt_producer_destroy(&self.producer);
-    dkt_producer_destroy(&self.internal);
-    for (int i = 0; self.tenants && i < self.options.tenants; i++) {
-        free(self.tenants[i].ring);
-    }
-    free(self.tenants);
-    free(s_pool.all);
-    return ok ? 0 : 1;
+    return count;
 }

@@ -15,5 +15,7 @@ int dkt_demo_main(int argc, char **argv);
 int dkt_bench_load_main(int argc, char **argv);    /* docket bench load */
 int dkt_bench_chain_main(int argc, char **argv);   /* docket bench chain */
 int dkt_bench_plpgsql_main(int argc, char **argv); /* docket bench plpgsql */
+int dkt_bench_redis_main(int argc, char **argv);   /* docket bench redis */
+int dkt_bench_suite_main(int argc, char **argv);   /* docket bench [all | p1 .. p10] */
 
 #endif

@@ -150,8 +150,12 @@ static void s_print_next(const dkt_demo_t *self)
 
 static bool s_run(dkt_demo_t *self)
 {
-    if (!dkt_demo_fleet_start(&self->fleet, &self->options) || !dkt_demo_setup(self) ||
-        !s_connect(self)) {
+    const dkt_fleet_options_t options = {.who = "docket demo",
+                                         .data = self->options.data,
+                                         .port = self->options.port,
+                                         .out = stdout,
+                                         .stopped = dkt_demo_stopped};
+    if (!dkt_fleet_start(&self->fleet, &options) || !dkt_demo_setup(self) || !s_connect(self)) {
         return false;
     }
     if (!dkt_demo_day(self)) {
@@ -171,7 +175,7 @@ static bool s_run(dkt_demo_t *self)
 static void s_wait(dkt_demo_t *self)
 {
     s_print_next(self);
-    while (!dkt_demo_stopped() && dkt_demo_fleet_alive(&self->fleet)) {
+    while (!dkt_demo_stopped() && dkt_fleet_alive(&self->fleet)) {
         poll(NULL, 0, S_WAIT_MS);
     }
 }
@@ -210,7 +214,7 @@ int dkt_demo_main(int argc, char **argv)
     }
     dkt_producer_destroy(&self.producers[0]);
     dkt_producer_destroy(&self.producers[1]);
-    dkt_demo_fleet_stop(&self.fleet);
+    dkt_fleet_stop(&self.fleet);
     free(self.companies);
     free(self.acks);
     free(self.done);

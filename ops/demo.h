@@ -3,7 +3,6 @@
  * Inside of `docket demo`, shared by demo*.c and view.c only.
  *
  *   demo.c        options and phases
- *   demo_fleet.c  `docket up` as a child: its port, its ready line, its end
  *   demo_setup.c  the companies and their accounts
  *   demo_load.c   the day: who asks for what, and what was answered
  *   demo_proof.c  every tenant's database against what was acknowledged
@@ -22,38 +21,22 @@
 #include "lib/core/limits.h"
 #include "lib/docket.h"
 #include "lib/core/histogram.h"
+#include "ops/fleet.h"
 
 #define DKT_DEMO_COMPANIES_MAX 1000
 #define DKT_DEMO_CLASSES       3
 #define DKT_DEMO_ACKS_MAX      2000000 /* what the proof can remember: 120 bytes each */
 #define DKT_DEMO_RECENT        32      /* tickets of a company that later calls pick from */
 #define DKT_DEMO_MINUTES       512     /* ring of minutes for the utilisation; above 8 h */
-#define DKT_DEMO_TEXT_BYTES    1024
 
 extern const char *const dkt_demo_classes[DKT_DEMO_CLASSES];
 
-/* -- the fleet, a child ----------------------------------------------------------------------- */
-
 typedef struct {
-    pid_t pid; /* 0: not running */
-    int out_fd, err_fd;
+    const char *data; /* as in dkt_fleet_options_t */
     int port;
-    char line[4 * DKT_DEMO_TEXT_BYTES]; /* the ready line */
-    char public_endpoint[DKT_DEMO_TEXT_BYTES], internal_endpoint[DKT_DEMO_TEXT_BYTES];
-    char postgres[DKT_DEMO_TEXT_BYTES], keys[DKT_DEMO_TEXT_BYTES];
-} dkt_demo_fleet_t;
-
-typedef struct {
-    const char *data; /* NULL: a temporary folder, made and removed by the fleet */
-    int port;         /* 0: 7410, or the next free one */
     int seconds, companies;
     bool once;
 } dkt_demo_options_t;
-
-/* Starts it and waits for its ready line. False (told on stderr) if it does not come. */
-bool dkt_demo_fleet_start(dkt_demo_fleet_t *self, const dkt_demo_options_t *options);
-bool dkt_demo_fleet_alive(dkt_demo_fleet_t *self);
-void dkt_demo_fleet_stop(dkt_demo_fleet_t *self);
 
 /* -- companies -------------------------------------------------------------------------------- */
 
@@ -108,7 +91,7 @@ typedef struct {
 
 typedef struct {
     dkt_demo_options_t options;
-    dkt_demo_fleet_t fleet;
+    dkt_fleet_t fleet;
     dkt_producer_t *producers[2]; /* public, internal */
     dkt_demo_company_t *companies;
     size_t company_count;

@@ -503,7 +503,7 @@ static void s_ask_all(dkt_demo_t *self, double at_s, double step_s)
 
 static bool s_goes_on(dkt_demo_t *self)
 {
-    return !dkt_demo_stopped() && dkt_demo_fleet_alive(&self->fleet);
+    return !dkt_demo_stopped() && dkt_fleet_alive(&self->fleet);
 }
 
 /* Takes the answers to what is still open. */

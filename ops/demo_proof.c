@@ -315,7 +315,7 @@ static bool s_prove(s_proof_t *self, PGconn *control)
 
 bool dkt_demo_proof(dkt_demo_t *demo)
 {
-    char *message = NULL, pgpass[DKT_DEMO_TEXT_BYTES + 8];
+    char *message = NULL, pgpass[DKT_FLEET_TEXT_BYTES + 8];
     s_proof_t self = {.demo = demo};
     snprintf(pgpass, sizeof pgpass, "%s/pgpass", demo->fleet.keys);
     if (access(pgpass, R_OK) == 0) {

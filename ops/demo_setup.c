@@ -176,7 +176,7 @@ static bool s_for_all(dkt_demo_t *self, dkt_producer_t *producer, const char *la
         }
         dkt_producer_poll(producer, S_POLL_MS);
         dkt_view_progress(self, label, progress->done, self->company_count);
-        gone = dkt_demo_stopped() || !dkt_demo_fleet_alive(&self->fleet);
+        gone = dkt_demo_stopped() || !dkt_fleet_alive(&self->fleet);
     }
     if (progress->failed > 0) {
         fprintf(stderr, "docket demo: %s: %s\n", label, progress->error);

@@ -33,17 +33,29 @@ static const s_command_t s_commands[] = {
     {"migrate", dkt_migrate_main, "new schemas into a running fleet, tenant by tenant"},
     {"worker", dkt_worker_main, "one more worker for a running fleet"},
     {"broker", dkt_broker_main, "one more broker for a running fleet"},
-    {"bench", s_bench_main, "measure: policy | ledger | load | chain | plpgsql"},
+    {"bench", s_bench_main, "measure docket beside its peers, in one command or one by one"},
     {"doctor", dkt_doctor_main, "is this machine fit for a fleet, and what to do if not"},
     {NULL, NULL, NULL},
 };
 
 static const s_command_t s_benches[] = {
+    {"all", dkt_bench_suite_main, "every scenario, with a fleet and peers of its own; the default"},
+    {"p1", dkt_bench_suite_main, "durable tickets, beside a function inside PostgreSQL"},
+    {"p2", dkt_bench_suite_main, "the same beside a script inside Redis"},
+    {"p3", dkt_bench_suite_main, "decisions that write nothing, beside a chain that echoes"},
+    {"p4", dkt_bench_suite_main, "one ticket at a time, beside a chain and a commit"},
+    {"p5", dkt_bench_suite_main, "CPU time of a request with few and many tenants"},
+    {"p6", dkt_bench_suite_main, "memory of an active tenant, and its activation"},
+    {"p7", dkt_bench_suite_main, "decisions of the ledger, beside a naive scan"},
+    {"p8", dkt_bench_suite_main, "a tenant that floods, and what the others see of it"},
+    {"p9", dkt_bench_suite_main, "second 0 of a minute, when every tenant dispatches"},
+    {"p10", dkt_bench_suite_main, "CPU time of a request with a second worker"},
     {"policy", dkt_bench_policy_main, "how many promises each policy can keep"},
     {"ledger", dkt_bench_ledger_main, "decisions per second of the slot ledger"},
     {"load", dkt_bench_load_main, "requests per second and latency of a running fleet"},
     {"chain", dkt_bench_chain_main, "the fleet's sockets and threads when they only echo"},
     {"plpgsql", dkt_bench_plpgsql_main, "the same decisions as a function inside PostgreSQL"},
+    {"redis", dkt_bench_redis_main, "the same decisions as a script inside Redis"},
     {NULL, NULL, NULL},
 };
 
@@ -90,6 +102,12 @@ static int s_dispatch(const char *program, const s_command_t *commands, int argc
 
 static int s_bench_main(int argc, char **argv)
 {
+    /* Options without a name: all. Help and version are the group's own. */
+    const char *first = argc > 1 ? argv[1] : "--";
+    if (first[0] == '-' && strcmp(first, "--help") != 0 && strcmp(first, "-h") != 0 &&
+        strcmp(first, "--version") != 0) {
+        return dkt_bench_suite_main(argc, argv);
+    }
     return s_dispatch("docket bench", s_benches, argc, argv);
 }
 

@@ -211,7 +211,9 @@ def test_cli_wrong_use_exits_2(cli, args):
         "account": ["create", "login", "logout", "password"],
         "ticket": ["create", "cancel", "get", "list", "resolve", "hold", "allocate", "release"],
         "tenant": ["get", "set", "list", "suspend", "resume"],
-    }.items() for verb in verbs] + [["bench", "load"], ["bench", "plpgsql"], ["demo"]],
+    }.items() for verb in verbs] + [["demo"]] + [["bench", name] for name in (
+        "all", *[f"p{number}" for number in range(1, 11)],
+        "policy", "ledger", "load", "chain", "plpgsql", "redis")],
 )
 def test_cli_every_command_has_help(cli, args):
     done = cli.run(*args, "--help")

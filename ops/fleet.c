@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `docket up` as a child of the demo. It has a process group of its own, so that Ctrl-C reaches
- * the demo first, which then ends it and waits; and it is told to stop when the demo dies.
+ * See fleet.h.
  */
+#include "ops/fleet.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,23 +12,28 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ops/demo.h"
 #include "ops/result.h"
+#include "ops/up.h"
 
 #define S_PORT_DEFAULT 7410
 #define S_PORT_STEP    100
 #define S_PORT_TRIES   40
 #define S_PORTS        7 /* N .. N+6 */
 #define S_READY_MS     90000
-#define S_STOP_MS      20000 /* the fleet promises 10 s */
+#define S_STOP_MS      30000 /* its processes promise 10 s; then it may be removing its folder */
+#define S_LOCK_MS      15000 /* for the last process of a fleet whose supervisor was killed */
 #define S_TICK_MS      100
 #define S_TAIL_BYTES   4000
+#define S_ARGS_FIXED   4
+#define S_ARGS_MAX     (S_ARGS_FIXED + 5) /* both options and the end */
 
 static bool s_port_free(int port)
 {
@@ -46,6 +52,9 @@ static bool s_port_free(int port)
 
 static int s_port_base(int wanted)
 {
+    if (wanted == DKT_FLEET_ANY_PORT) {
+        return 0; /* it chooses by itself */
+    }
     for (int i = 0; wanted == 0 && i < S_PORT_TRIES; i++) {
         int base = S_PORT_DEFAULT + i * S_PORT_STEP, count = 0;
         while (count < S_PORTS && s_port_free(base + count)) {
@@ -59,11 +68,22 @@ static int s_port_base(int wanted)
 }
 
 /* The child's side after fork. DOCKET_BIN lets a test put another program in the fleet's place. */
-static void s_exec(const dkt_demo_fleet_t *self, const char *data, int out_fd, int err_fd)
+static void s_exec(const dkt_fleet_t *self, const dkt_fleet_options_t *options, int out_fd,
+                   int err_fd)
 {
-    char port[16];
+    char port[16], workers[16];
     const char *program = getenv("DOCKET_BIN");
-    const char *argv[8] = {"docket", "up", "--port", port, data ? "--data" : NULL, data, NULL};
+    const char *argv[S_ARGS_MAX] = {"docket", "up", "--port", port};
+    int count = S_ARGS_FIXED;
+    if (options->data) {
+        argv[count++] = "--data";
+        argv[count++] = options->data;
+    }
+    if (options->workers > 0) {
+        argv[count++] = "--workers";
+        argv[count++] = workers;
+    }
+    snprintf(workers, sizeof workers, "%d", options->workers);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -77,7 +97,7 @@ static void s_exec(const dkt_demo_fleet_t *self, const char *data, int out_fd, i
     _exit(127);
 }
 
-static bool s_spawn(dkt_demo_fleet_t *self, const char *data)
+static bool s_spawn(dkt_fleet_t *self, const dkt_fleet_options_t *options)
 {
     int pipe_fd[2];
     if (pipe2(pipe_fd, O_CLOEXEC) != 0) {
@@ -86,7 +106,7 @@ static bool s_spawn(dkt_demo_fleet_t *self, const char *data)
     self->err_fd = memfd_create("docket-up-stderr", MFD_CLOEXEC);
     pid_t pid = fork();
     if (pid == 0) {
-        s_exec(self, data, pipe_fd[1], self->err_fd);
+        s_exec(self, options, pipe_fd[1], self->err_fd);
     }
     close(pipe_fd[1]);
     if (pid < 0) {
@@ -98,7 +118,7 @@ static bool s_spawn(dkt_demo_fleet_t *self, const char *data)
     return true;
 }
 
-bool dkt_demo_fleet_alive(dkt_demo_fleet_t *self)
+bool dkt_fleet_alive(dkt_fleet_t *self)
 {
     if (self->pid > 0 && waitpid(self->pid, NULL, WNOHANG) == self->pid) {
         self->pid = 0;
@@ -107,7 +127,7 @@ bool dkt_demo_fleet_alive(dkt_demo_fleet_t *self)
 }
 
 /* What the fleet said on stderr, when it did not come up. */
-static void s_show_stderr(const dkt_demo_fleet_t *self)
+static void s_show_stderr(const dkt_fleet_t *self)
 {
     char text[S_TAIL_BYTES + 1];
     off_t end = lseek(self->err_fd, 0, SEEK_END);
@@ -130,7 +150,7 @@ static bool s_field(const char *line, const char *key, char *out)
     }
     at += strlen(pattern);
     size_t len = strcspn(at, strcmp(key, "postgres") == 0 ? " \r\n" : " ,\r\n");
-    if (len == 0 || len >= DKT_DEMO_TEXT_BYTES) {
+    if (len == 0 || len >= DKT_FLEET_TEXT_BYTES) {
         return false;
     }
     memcpy(out, at, len);
@@ -138,13 +158,14 @@ static bool s_field(const char *line, const char *key, char *out)
     return true;
 }
 
-static bool s_parse_ready(dkt_demo_fleet_t *self)
+static bool s_parse_ready(dkt_fleet_t *self)
 {
     const struct {
         const char *key;
         char *out;
     } fields[] = {{"public", self->public_endpoint},
                   {"internal", self->internal_endpoint},
+                  {"nats", self->nats},
                   {"postgres", self->postgres},
                   {"keys", self->keys}};
     const char *line = strncmp(self->line, "ready ", 6) == 0 ? self->line : NULL;
@@ -164,7 +185,7 @@ static bool s_parse_ready(dkt_demo_fleet_t *self)
 }
 
 /* True when the ready line is complete; false: not yet. */
-static bool s_read_line(dkt_demo_fleet_t *self, size_t *len)
+static bool s_read_line(dkt_fleet_t *self, size_t *len)
 {
     struct pollfd item = {.fd = self->out_fd, .events = POLLIN};
     if (poll(&item, 1, S_TICK_MS) != 1) {
@@ -176,59 +197,94 @@ static bool s_read_line(dkt_demo_fleet_t *self, size_t *len)
     return s_parse_ready(self);
 }
 
-static void s_progress(bool tty, int64_t elapsed_ms)
+static void s_progress(const dkt_fleet_options_t *options, bool tty, int64_t elapsed_ms)
 {
     static const char wheel[] = "|/-\\";
     if (tty) {
-        printf("\r%c starting PostgreSQL, NATS, broker and worker ... %lld.%lld s ",
-               wheel[elapsed_ms / S_TICK_MS % 4], (long long)(elapsed_ms / 1000),
-               (long long)(elapsed_ms / 100 % 10));
-        fflush(stdout);
+        fprintf(options->out, "\r%c starting PostgreSQL, NATS, broker and worker ... %lld.%lld s ",
+                wheel[elapsed_ms / S_TICK_MS % 4], (long long)(elapsed_ms / 1000),
+                (long long)(elapsed_ms / 100 % 10));
+        fflush(options->out);
     }
 }
 
-bool dkt_demo_fleet_start(dkt_demo_fleet_t *self, const dkt_demo_options_t *options)
+static bool s_wait_ready(dkt_fleet_t *self, const dkt_fleet_options_t *options)
 {
     int64_t started_ms = dkt_mono_ms(), elapsed_ms = 0;
-    bool tty = isatty(STDOUT_FILENO), ready = false;
+    bool tty = options->out && isatty(fileno(options->out)), ready = false;
     size_t len = 0;
-    self->port = s_port_base(options->port);
-    if (self->port == 0 || !s_spawn(self, options->data)) {
-        fprintf(stderr, "docket demo: no free ports, or no process\n");
-        return false;
+    if (options->out && !tty) {
+        fprintf(options->out, "starting a fleet on port %d ...\n", self->port);
+        fflush(options->out);
     }
-    if (!tty) {
-        printf("starting a fleet on port %d ...\n", self->port);
-        fflush(stdout);
-    }
-    while (!ready && elapsed_ms < S_READY_MS && !dkt_demo_stopped() && dkt_demo_fleet_alive(self)) {
+    while (!ready && elapsed_ms < S_READY_MS && !options->stopped() && dkt_fleet_alive(self)) {
         ready = s_read_line(self, &len);
         elapsed_ms = dkt_mono_ms() - started_ms;
-        s_progress(tty, elapsed_ms);
+        s_progress(options, tty, elapsed_ms);
     }
-    printf("%s%s after %lld.%lld s%s\n", tty ? "\r\033[K" : "",
-           ready ? "the fleet is ready" : "the fleet did not come up",
-           (long long)(elapsed_ms / 1000), (long long)(elapsed_ms / 100 % 10), tty ? "" : "");
-    if (!ready) {
-        s_show_stderr(self);
-        dkt_demo_fleet_stop(self);
+    if (options->out) {
+        fprintf(options->out, "%s%s after %lld.%lld s\n", tty ? "\r\033[K" : "",
+                ready ? "the fleet is ready" : "the fleet did not come up",
+                (long long)(elapsed_ms / 1000), (long long)(elapsed_ms / 100 % 10));
     }
     return ready;
 }
 
-void dkt_demo_fleet_stop(dkt_demo_fleet_t *self)
+bool dkt_fleet_start(dkt_fleet_t *self, const dkt_fleet_options_t *options)
+{
+    *self = (dkt_fleet_t){.port = s_port_base(options->port), .temporary = !options->data};
+    if (options->port == 0 && self->port == 0) {
+        fprintf(stderr, "%s: no free ports\n", options->who);
+        return false;
+    }
+    if (!s_spawn(self, options)) {
+        fprintf(stderr, "%s: no process: %s\n", options->who, strerror(errno));
+        return false;
+    }
+    bool ready = s_wait_ready(self, options);
+    if (!ready) {
+        s_show_stderr(self);
+        dkt_fleet_stop(self);
+    }
+    return ready;
+}
+
+/* What a killed supervisor could not remove any more: many databases are many files. Its processes
+ * hold the folder's lock, and its guard ends them. */
+static void s_remove_folder(const dkt_fleet_t *self)
+{
+    char dir[DKT_FLEET_TEXT_BYTES], path[DKT_FLEET_TEXT_BYTES + 8];
+    const char *end = strrchr(self->keys, '/'); /* DIR/keys */
+    int64_t end_ms = dkt_mono_ms() + S_LOCK_MS;
+    if (!self->temporary || !end) {
+        return;
+    }
+    snprintf(dir, sizeof dir, "%.*s", (int)(end - self->keys), self->keys);
+    snprintf(path, sizeof path, "%s/lock", dir);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && dkt_mono_ms() < end_ms) {
+        poll(NULL, 0, S_TICK_MS);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    dkt_up_tree_remove(dir);
+}
+
+void dkt_fleet_stop(dkt_fleet_t *self)
 {
     int64_t end_ms = dkt_mono_ms() + S_STOP_MS;
     if (self->pid > 0) {
         kill(self->pid, SIGTERM);
     }
-    while (dkt_demo_fleet_alive(self)) {
+    while (dkt_fleet_alive(self)) {
         poll(NULL, 0, S_TICK_MS / 2);
         if (dkt_mono_ms() > end_ms) {
             /* Its guard process ends what it leaves behind. */
             kill(self->pid, SIGKILL);
             waitpid(self->pid, NULL, 0);
             self->pid = 0;
+            s_remove_folder(self);
         }
     }
     if (self->out_fd > 0) {
