@@ -81,7 +81,8 @@ void dkt_bench_chart(const dkt_suite_t *suite, FILE *out)
     double y = S_TOP, goal_x = S_BAR_LEFT + S_BAR_WIDTH / S_SHARE_MAX;
     fprintf(out,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-            "viewBox=\"0 0 %d %d\">\n<title>docket bench: figures and goals</title>\n%s"
+            "viewBox=\"0 0 %d %d\">\n<!-- SPDX-License-Identifier: Apache-2.0 -->\n<title>docket "
+            "bench: figures and goals</title>\n%s"
             "<rect width=\"%d\" height=\"%d\" class=\"back\"/>\n",
             S_WIDTH, height, S_WIDTH, height, s_style, S_WIDTH, height);
     s_text(out, S_ID_LEFT, 28, "h", "docket bench: what was reached of each goal");
