@@ -17,7 +17,6 @@
 
 #define S_RECONNECT_BASE_MS 50
 #define S_RECONNECT_CAP_MS  500
-#define S_HOLDER_LOCK       "110429572130164" /* the owner's lock of schemas/tenant */
 
 /* One statement a poll: the beat, the leader's lock, everybody's state, the versions of what may
  * have changed. The beat touches an unlogged table only, so it costs no sync. */
@@ -312,82 +311,15 @@ static void s_poll(dkt_directory_t *self)
     self->next_poll_mono_ms = began_mono_ms + DKT_POLL_MS;
 }
 
-/* -- a lock that somebody holds -- */
-
-/* application_name is docket/NODE/INCARNATION; the incarnation as 32 hex digits or as a uuid. */
-static bool s_parse_holder(const char *name, dkt_incarnation_t *holder)
-{
-    const char *last = strrchr(name, '/');
-    size_t len = 0;
-    return strncmp(name, "docket/", 7) == 0 && last &&
-           sodium_hex2bin(holder->bytes, sizeof holder->bytes, last + 1, strlen(last + 1), "-",
-                          &len, NULL) == 0 &&
-           len == sizeof holder->bytes;
-}
-
-/* A session of our own incarnation is an older one iff it began before the node loop asked: at that
- * moment no actor of ours ran for this tenant. */
-static void s_judge_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked,
-                           const PGresult *result)
-{
-    int64_t now_mono_ms = dkt_clock_mono_ms();
-    int64_t age_ms = strtoll(PQgetvalue(result, 0, 2), NULL, 10);
-    dkt_holder_t holder = {.self_runs_it = age_ms <= now_mono_ms - asked->asked_mono_ms + 1,
-                           .held_for_ms = now_mono_ms - asked->held_since_mono_ms,
-                           .gained_ago_ms = now_mono_ms - asked->gained_mono_ms};
-    holder.holder_known = s_parse_holder(PQgetvalue(result, 0, 1), &holder.holder);
-    holder.holder_listed = dkt_directory_is_true(result, 0, 4);
-    holder.holder_dead = dkt_directory_is_true(result, 0, 5);
-    if (!dkt_holder_may_end(&self->env->incarnation, &holder)) {
-        return;
-    }
-    dkt_log(DKT_LOG_INFO, "%s: ending the session of %s, which holds its lock", asked->database,
-            PQgetvalue(result, 0, 1));
-    /* By name and start as well as by pid: the pid may be somebody else's by now. */
-    const char *params[] = {PQgetvalue(result, 0, 0), PQgetvalue(result, 0, 1),
-                            PQgetvalue(result, 0, 3)};
-    dkt_err_t err;
-    if (dkt_control_exec(self->conn,
-                         "select pg_terminate_backend (pid) from pg_stat_activity"
-                         " where pid = $1::integer and application_name = $2"
-                         " and backend_start = $3::timestamptz",
-                         3, params, &err) != DKT_OK) {
-        s_close(self, err.text);
-    }
-}
+/* -- mail -- */
 
 static void s_ask_holder(dkt_directory_t *self, const dkt_holder_mail_t *asked)
 {
-    const char *params[] = {asked->database};
     dkt_err_t err;
-    if (!self->conn) {
-        return; /* nothing is known: nobody is judged */
-    }
-    /* The row of the holder's worker is read here and now: one that this directory has not seen yet
-     * is a new worker, not a dead one. */
-    PGresult *result = dkt_control_run(
-        self->conn,
-        "select a.pid, a.application_name,"
-        " (extract (epoch from clock_timestamp () - a.backend_start) * 1000)::bigint,"
-        " a.backend_start, w.incarnation is not null, w.dead_at is not null"
-        " from pg_locks l join pg_stat_activity a on a.pid = l.pid"
-        " left join workers w"
-        "   on replace (w.incarnation::text, '-', '') = right (a.application_name, 32)"
-        " where l.locktype = 'advisory' and l.granted and l.objsubid = 1 and a.datname = $1"
-        " and l.database = a.datid"
-        " and (l.classid::bigint << 32 | l.objid::bigint) = " S_HOLDER_LOCK,
-        1, params, &err);
-    if (!result) {
+    if (dkt_directory_ask_holder(self, asked, &err) != DKT_OK) {
         s_close(self, err.text);
-        return;
     }
-    if (PQntuples(result) == 1) {
-        s_judge_holder(self, asked, result);
-    }
-    PQclear(result);
 }
-
-/* -- mail -- */
 
 static void s_leave(dkt_directory_t *self)
 {

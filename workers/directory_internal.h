@@ -65,6 +65,13 @@ DKT_CHECKED dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t
 DKT_CHECKED dkt_status_t dkt_directory_deleting(dkt_directory_t *self, const char *mark,
                                                 dkt_err_t *err);
 
+/* -- directory_holder.c -- */
+
+/* Ends the session that holds the lock of this tenant's database, if the rules allow it. A session
+ * of ours that failed is the caller's to close. */
+DKT_CHECKED dkt_status_t dkt_directory_ask_holder(dkt_directory_t *self,
+                                                  const dkt_holder_mail_t *asked, dkt_err_t *err);
+
 /* -- directory_lead.c -- */
 
 /* The lock was just gained: raises the epoch. */

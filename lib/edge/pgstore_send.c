@@ -3,77 +3,12 @@
  * Batches into statements with binary parameters. libpq copies them, so the columns are built anew
  * for every statement in the same buffers.
  */
-#include "lib/edge/pgstore_self.h"
+#include "lib/edge/pgstore_params.h"
 
 #include <assert.h>
 #include <string.h>
 
-/* Parameters of one statement. */
-typedef struct {
-    int count;
-    const char *values[DKT_COLUMNS_MAX];
-    int lengths[DKT_COLUMNS_MAX];
-    uint8_t scalars[DKT_COLUMNS_MAX][8];
-    bool failed;
-} s_params_t;
-
 static const int s_binary[DKT_COLUMNS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-
-static void s_add(s_params_t *params, const void *data, size_t len)
-{
-    assert(params->count < DKT_COLUMNS_MAX);
-    params->values[params->count] = data;
-    params->lengths[params->count] = (int)len;
-    params->count++;
-}
-
-static void s_add_i64(s_params_t *params, int64_t value)
-{
-    uint8_t *scalar = params->scalars[params->count];
-    dkt_pg_put_i64(scalar, value);
-    s_add(params, scalar, sizeof value);
-}
-
-static void s_add_u64(s_params_t *params, uint64_t value)
-{
-    assert(value <= INT64_MAX);
-    s_add_i64(params, (int64_t)value);
-}
-
-static void s_add_i16(s_params_t *params, int16_t value)
-{
-    uint8_t *scalar = params->scalars[params->count];
-    dkt_pg_put_i16(scalar, value);
-    s_add(params, scalar, sizeof value);
-}
-
-static void s_add_bool(s_params_t *params, bool value)
-{
-    uint8_t *scalar = params->scalars[params->count];
-    *scalar = value;
-    s_add(params, scalar, 1);
-}
-
-static void s_add_time(s_params_t *params, int64_t unix_ms)
-{
-    s_add_i64(params, dkt_pg_time_of_ms(unix_ms));
-}
-
-/* `data` NULL: the SQL null. */
-static void s_add_view(s_params_t *params, dkt_view_t view)
-{
-    s_add(params, view.data, view.len);
-}
-
-/* The first `count` columns, in order. */
-static void s_add_columns(s_params_t *params, dkt_pgstore_t *self, int count)
-{
-    for (int i = 0; i < count; i++) {
-        dkt_pgarray_t *column = &self->columns[i];
-        params->failed |= !dkt_pgarray_finish(column);
-        s_add(params, column->data, column->len);
-    }
-}
 
 static void s_expect(dkt_pgstore_entry_t *entry, int step)
 {
@@ -83,7 +18,7 @@ static void s_expect(dkt_pgstore_entry_t *entry, int step)
 
 /* Runs a statement, after its preparation if this connection has not used it yet. */
 static bool s_run(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, dkt_sql_t sql,
-                  const s_params_t *params)
+                  const dkt_pgparams_t *params)
 {
     const dkt_sql_row_t *row = &dkt_pgstore_sql[sql];
     if (params->failed) {
@@ -133,12 +68,12 @@ static void s_time_or_null(dkt_pgarray_t *column, int64_t unix_ms)
 static bool s_run_numbers(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, dkt_sql_t sql,
                           const uint64_t *numbers, uint32_t count)
 {
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     dkt_pgarray_begin(&self->columns[0], DKT_PG_INT8);
     for (uint32_t i = 0; i < count; i++) {
         s_number(&self->columns[0], numbers[i]);
     }
-    s_add_columns(&params, self, 1);
+    dkt_pgparams_columns(&params, self, 1);
     return s_run(self, entry, sql, &params);
 }
 
@@ -147,16 +82,16 @@ static bool s_run_numbers(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, dkt_s
 
 static bool s_guard(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, int64_t not_after_ms)
 {
-    s_params_t params = {0};
-    s_add_u64(&params, entry->batch.epoch);
-    s_add_i64(&params, not_after_ms);
+    dkt_pgparams_t params = {0};
+    dkt_pgparams_u64(&params, entry->batch.epoch);
+    dkt_pgparams_i64(&params, not_after_ms);
     return s_run(self, entry, DKT_SQL_GUARD, &params);
 }
 
 static bool s_frees(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
 {
     static const dkt_pgtype_t types[] = {DKT_PG_INT8, DKT_PG_INT2, DKT_PG_TIMESTAMPTZ, DKT_PG_BOOL};
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     if (commit->free_count == 0) {
         return true;
     }
@@ -170,14 +105,14 @@ static bool s_frees(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_c
         dkt_pgarray_time(&column[2], row->at_ms);
         dkt_pgarray_bool(&column[3], row->breached);
     }
-    s_add_columns(&params, self, 4);
+    dkt_pgparams_columns(&params, self, 4);
     return s_run(self, entry, DKT_SQL_FREE, &params);
 }
 
 /* Tickets that are flagged in this group and may be placed past their deadline by it. */
 static bool s_risks(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
 {
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     dkt_pgarray_t *numbers = &self->columns[0];
     dkt_pgarray_begin(numbers, DKT_PG_INT8);
     for (uint32_t i = 0; i < commit->update_count; i++) {
@@ -188,14 +123,14 @@ static bool s_risks(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_c
     if (numbers->count == 0) {
         return !numbers->failed;
     }
-    s_add_columns(&params, self, 1);
+    dkt_pgparams_columns(&params, self, 1);
     return s_run(self, entry, DKT_SQL_RISK, &params);
 }
 
 static bool s_moves(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
 {
     static const dkt_pgtype_t types[] = {DKT_PG_INT8, DKT_PG_TIMESTAMPTZ, DKT_PG_INT2};
-    s_params_t park = {0}, place = {0};
+    dkt_pgparams_t park = {0}, place = {0};
     if (commit->park_count == 0) {
         return true;
     }
@@ -204,7 +139,7 @@ static bool s_moves(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_c
     for (uint32_t i = 0; i < commit->park_count; i++) {
         s_number(&column[0], commit->places[i].number);
     }
-    s_add_columns(&park, self, 1);
+    dkt_pgparams_columns(&park, self, 1);
     if (!s_run(self, entry, DKT_SQL_PARK, &park) || !s_risks(self, entry, commit)) {
         return false;
     }
@@ -215,7 +150,7 @@ static bool s_moves(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_c
         dkt_pgarray_time(&column[1], (int64_t)row->place.minute * DKT_MINUTE_MS);
         dkt_pgarray_i16(&column[2], (int16_t)row->place.lane);
     }
-    s_add_columns(&place, self, 3);
+    dkt_pgparams_columns(&place, self, 3);
     return s_run(self, entry, DKT_SQL_PLACE, &place);
 }
 
@@ -258,7 +193,7 @@ static bool s_insert_open(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
     static const dkt_pgtype_t types[] = {
         DKT_PG_INT8, DKT_PG_UUID,        DKT_PG_INT8,        DKT_PG_TEXT, DKT_PG_TIMESTAMPTZ,
         DKT_PG_INT2, DKT_PG_TIMESTAMPTZ, DKT_PG_TIMESTAMPTZ, DKT_PG_TEXT, DKT_PG_BYTEA};
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     S_BEGIN(self, types);
     for (uint32_t i = 0; i < commit->insert_count; i++) {
         const dkt_ticket_row_t *row = &commit->inserts[i];
@@ -267,32 +202,32 @@ static bool s_insert_open(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
         dkt_pgarray_bytes(column++, row->subject.data, row->subject.len);
         dkt_pgarray_bytes(column, row->payload.data, row->payload.len);
     }
-    s_add_columns(&params, self, sizeof types / sizeof *types);
+    dkt_pgparams_columns(&params, self, sizeof types / sizeof *types);
     return s_run(self, entry, DKT_SQL_INSERT_OPEN, &params);
 }
 
 static bool s_insert_one(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
                          const dkt_ticket_row_t *row)
 {
-    s_params_t params = {0};
-    s_add_u64(&params, row->number);
-    s_add_view(&params, s_request_id(row));
+    dkt_pgparams_t params = {0};
+    dkt_pgparams_u64(&params, row->number);
+    dkt_pgparams_view(&params, s_request_id(row));
     if (row->hold_nonce == 0) {
-        s_add(&params, NULL, 0);
+        dkt_pgparams_raw(&params, NULL, 0);
     } else {
-        s_add_u64(&params, row->hold_nonce);
+        dkt_pgparams_u64(&params, row->hold_nonce);
     }
-    s_add_view(&params, row->class_name);
-    s_add_time(&params, (int64_t)row->place.minute * DKT_MINUTE_MS);
+    dkt_pgparams_view(&params, row->class_name);
+    dkt_pgparams_time(&params, (int64_t)row->place.minute * DKT_MINUTE_MS);
     if (row->has_lane) {
-        s_add_i16(&params, (int16_t)row->place.lane);
+        dkt_pgparams_i16(&params, (int16_t)row->place.lane);
     } else {
-        s_add(&params, NULL, 0);
+        dkt_pgparams_raw(&params, NULL, 0);
     }
-    s_add_time(&params, row->deadline_ms);
-    s_add_time(&params, row->created_ms);
-    s_add_view(&params, row->subject);
-    s_add_view(&params, row->payload);
+    dkt_pgparams_time(&params, row->deadline_ms);
+    dkt_pgparams_time(&params, row->created_ms);
+    dkt_pgparams_view(&params, row->subject);
+    dkt_pgparams_view(&params, row->payload);
     return s_run(self, entry, DKT_SQL_INSERT_ONE, &params);
 }
 
@@ -304,7 +239,7 @@ static bool s_insert_any(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
         DKT_PG_TIMESTAMPTZ, DKT_PG_INT2,        DKT_PG_TIMESTAMPTZ, DKT_PG_INT2,
         DKT_PG_BOOL,        DKT_PG_BOOL,        DKT_PG_TIMESTAMPTZ, DKT_PG_TIMESTAMPTZ,
         DKT_PG_TIMESTAMPTZ, DKT_PG_TIMESTAMPTZ, DKT_PG_TEXT,        DKT_PG_BYTEA};
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     S_BEGIN(self, types);
     for (uint32_t i = 0; i < commit->insert_count; i++) {
         const dkt_ticket_row_t *row = &commit->inserts[i];
@@ -319,7 +254,7 @@ static bool s_insert_any(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry,
         dkt_pgarray_bytes(column++, row->subject.data, row->subject.len);
         dkt_pgarray_bytes(column, row->payload.data, row->payload.len);
     }
-    s_add_columns(&params, self, sizeof types / sizeof *types);
+    dkt_pgparams_columns(&params, self, sizeof types / sizeof *types);
     return s_run(self, entry, DKT_SQL_INSERT, &params);
 }
 
@@ -343,7 +278,7 @@ static bool s_updates(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt
 {
     static const dkt_pgtype_t types[] = {DKT_PG_INT8, DKT_PG_INT2,        DKT_PG_BOOL,
                                          DKT_PG_BOOL, DKT_PG_TIMESTAMPTZ, DKT_PG_TIMESTAMPTZ};
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     if (commit->update_count == 0) {
         return true;
     }
@@ -359,34 +294,35 @@ static bool s_updates(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt
         s_time_or_null(&column[4], row->dispatched_ms);
         s_time_or_null(&column[5], row->resolved_ms);
     }
-    s_add_columns(&params, self, sizeof types / sizeof *types);
+    dkt_pgparams_columns(&params, self, sizeof types / sizeof *types);
     return s_run(self, entry, DKT_SQL_UPDATE, &params);
 }
 
 static bool s_journal(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
 {
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     if (commit->journal_seq == 0) {
         return true;
     }
-    s_add_u64(&params, commit->journal_seq);
-    s_add_u64(&params, entry->batch.epoch);
-    s_add_time(&params, commit->journal_at_ms);
+    dkt_pgparams_u64(&params, commit->journal_seq);
+    dkt_pgparams_u64(&params, entry->batch.epoch);
+    dkt_pgparams_time(&params, commit->journal_at_ms);
     /* no events is an empty body, not a null one */
-    s_add(&params, commit->journal_events.data ? (const void *)commit->journal_events.data : "",
-          commit->journal_events.len);
+    dkt_pgparams_raw(&params,
+                     commit->journal_events.data ? (const void *)commit->journal_events.data : "",
+                     commit->journal_events.len);
     return s_run(self, entry, DKT_SQL_JOURNAL, &params);
 }
 
 static bool s_settings(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
 {
     const dkt_settings_t *settings = commit->settings;
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     if (!settings) {
         return true;
     }
-    s_add_i16(&params, (int16_t)settings->resolvers);
-    s_add_bool(&params, settings->rebooking);
+    dkt_pgparams_i16(&params, (int16_t)settings->resolvers);
+    dkt_pgparams_bool(&params, settings->rebooking);
     dkt_pgarray_begin(&self->columns[0], DKT_PG_TEXT);
     dkt_pgarray_begin(&self->columns[1], DKT_PG_INT2);
     dkt_pgarray_begin(&self->columns[2], DKT_PG_INT2);
@@ -396,23 +332,23 @@ static bool s_settings(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dk
         dkt_pgarray_i16(&self->columns[1], (int16_t)row->level_minutes);
         dkt_pgarray_i16(&self->columns[2], (int16_t)row->limit_permille);
     }
-    s_add_columns(&params, self, 3);
+    dkt_pgparams_columns(&params, self, 3);
     return s_run(self, entry, DKT_SQL_SETTINGS, &params);
 }
 
 static bool s_account(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
 {
-    s_params_t password = {0}, revoke = {0};
+    dkt_pgparams_t password = {0}, revoke = {0};
     if (commit->account_password) {
-        s_add(&password, commit->account_password, strlen(commit->account_password));
-        s_add_time(&password, commit->tokens_valid_from_ms);
+        dkt_pgparams_raw(&password, commit->account_password, strlen(commit->account_password));
+        dkt_pgparams_time(&password, commit->tokens_valid_from_ms);
         if (!s_run(self, entry, DKT_SQL_PASSWORD, &password)) {
             return false;
         }
     }
     if (commit->revoke_token_id) {
-        s_add(&revoke, commit->revoke_token_id, DKT_TOKEN_ID_BYTES);
-        s_add_time(&revoke, commit->revoke_expires_ms);
+        dkt_pgparams_raw(&revoke, commit->revoke_token_id, DKT_TOKEN_ID_BYTES);
+        dkt_pgparams_time(&revoke, commit->revoke_expires_ms);
         return s_run(self, entry, DKT_SQL_REVOKE, &revoke);
     }
     return true;
@@ -420,12 +356,12 @@ static bool s_account(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt
 
 static bool s_handoff(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_commit_t *commit)
 {
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     if (!commit->handoff.data) {
         return true;
     }
-    s_add_u64(&params, entry->batch.epoch);
-    s_add(&params, commit->handoff.data, commit->handoff.len);
+    dkt_pgparams_u64(&params, entry->batch.epoch);
+    dkt_pgparams_raw(&params, commit->handoff.data, commit->handoff.len);
     return s_run(self, entry, DKT_SQL_HANDOFF, &params);
 }
 
@@ -449,30 +385,30 @@ static bool s_send_guard(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 
 static bool s_send_lock(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     return s_run(self, entry, DKT_SQL_LOCK, &params);
 }
 
 static bool s_send_evict(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
-    s_params_t params = {0};
-    s_add(&params, self->holder, strlen(self->holder));
+    dkt_pgparams_t params = {0};
+    dkt_pgparams_raw(&params, self->holder, strlen(self->holder));
     return s_run(self, entry, DKT_SQL_EVICT, &params);
 }
 
 static bool s_send_take(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
-    s_params_t params = {0};
-    s_add_u64(&params, entry->batch.table.epoch);
-    s_add_u64(&params, entry->batch.table.version);
-    s_add(&params, self->node, strlen(self->node));
-    s_add(&params, self->incarnation, strlen(self->incarnation));
+    dkt_pgparams_t params = {0};
+    dkt_pgparams_u64(&params, entry->batch.table.epoch);
+    dkt_pgparams_u64(&params, entry->batch.table.version);
+    dkt_pgparams_raw(&params, self->node, strlen(self->node));
+    dkt_pgparams_raw(&params, self->incarnation, strlen(self->incarnation));
     return s_run(self, entry, DKT_SQL_TAKE, &params);
 }
 
 static bool s_send_load(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     return s_run(self, entry, DKT_SQL_LOAD_SETTINGS, &params) &&
            s_run(self, entry, DKT_SQL_LOAD_CLASSES, &params) &&
            s_run(self, entry, DKT_SQL_LOAD_TICKETS, &params) &&
@@ -481,16 +417,16 @@ static bool s_send_load(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 
 static bool s_send_list(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt_read_t *read)
 {
-    s_params_t params = {0};
+    dkt_pgparams_t params = {0};
     if (read->list_limit == 0) {
         return true;
     }
-    s_add_u64(&params, read->list_after);
-    s_add_i64(&params, read->list_limit);
+    dkt_pgparams_u64(&params, read->list_after);
+    dkt_pgparams_i64(&params, read->list_limit);
     if (read->list_state < 0) {
         return s_run(self, entry, DKT_SQL_LIST_ALL, &params);
     }
-    s_add_i16(&params, (int16_t)read->list_state);
+    dkt_pgparams_i16(&params, (int16_t)read->list_state);
     return s_run(self, entry, DKT_SQL_LIST_STATE, &params);
 }
 
@@ -498,12 +434,12 @@ static bool s_send_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
     const dkt_read_t *read = &entry->batch.read;
     if (read->request_id_count > 0) {
-        s_params_t params = {0};
+        dkt_pgparams_t params = {0};
         dkt_pgarray_begin(&self->columns[0], DKT_PG_UUID);
         for (uint32_t i = 0; i < read->request_id_count; i++) {
             dkt_pgarray_bytes(&self->columns[0], read->request_ids[i].bytes, DKT_UUID_BYTES);
         }
-        s_add_columns(&params, self, 1);
+        dkt_pgparams_columns(&params, self, 1);
         if (!s_run(self, entry, DKT_SQL_READ_REQUESTS, &params)) {
             return false;
         }
@@ -528,15 +464,15 @@ static bool s_send_age(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
         [DKT_AGE_REST] = DKT_SQL_AGE_REST,
     };
     const dkt_age_step_t *age = &entry->batch.age;
-    s_params_t params = {0};
-    s_add_time(&params, age->before_ms);
-    s_add_i64(&params, age->limit);
-    s_add_u64(&params, age->kind == DKT_AGE_REST ? entry->batch.epoch : age->after);
+    dkt_pgparams_t params = {0};
+    dkt_pgparams_time(&params, age->before_ms);
+    dkt_pgparams_i64(&params, age->limit);
+    dkt_pgparams_u64(&params, age->kind == DKT_AGE_REST ? entry->batch.epoch : age->after);
     if (age->kind == DKT_AGE_TICKETS || age->kind == DKT_AGE_JOURNAL) {
-        s_add_i64(&params, age->keep);
+        dkt_pgparams_i64(&params, age->keep);
     }
     if (age->kind == DKT_AGE_JOURNAL) {
-        s_add_time(&params, age->unpublished_before_ms);
+        dkt_pgparams_time(&params, age->unpublished_before_ms);
     }
     return s_guard(self, entry, INT64_MAX) && s_run(self, entry, statements[age->kind], &params);
 }
@@ -544,14 +480,14 @@ static bool s_send_age(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 static bool s_send_relay_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
     const dkt_relay_read_t *read = &entry->batch.relay_read;
-    s_params_t none = {0}, params = {0};
+    dkt_pgparams_t none = {0}, params = {0};
     assert(read->limit <= DKT_RELAY_READ_MAX);
     if (read->from_kept) {
-        s_add(&params, NULL, 0);
+        dkt_pgparams_raw(&params, NULL, 0);
     } else {
-        s_add_u64(&params, read->after_seq);
+        dkt_pgparams_u64(&params, read->after_seq);
     }
-    s_add_i64(&params, read->limit);
+    dkt_pgparams_i64(&params, read->limit);
     return s_run(self, entry, DKT_SQL_RELAY_KEPT, &none) &&
            s_run(self, entry, DKT_SQL_RELAY_ROWS, &params);
 }
@@ -559,11 +495,11 @@ static bool s_send_relay_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 static bool s_send_relay_mark(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
     const dkt_relay_mark_t *mark = &entry->batch.relay_mark;
-    s_params_t params = {0};
-    s_add_u64(&params, mark->acked_seq);
-    s_add_time(&params, mark->stream_created_ms);
-    s_add_u64(&params, mark->stream_seq);
-    s_add_u64(&params, entry->batch.epoch);
+    dkt_pgparams_t params = {0};
+    dkt_pgparams_u64(&params, mark->acked_seq);
+    dkt_pgparams_time(&params, mark->stream_created_ms);
+    dkt_pgparams_u64(&params, mark->stream_seq);
+    dkt_pgparams_u64(&params, entry->batch.epoch);
     return s_run(self, entry, DKT_SQL_RELAY_MARK, &params);
 }
 
@@ -571,10 +507,10 @@ static bool s_send_relay_mark(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
  * and the session's would end the step no sooner than the adapter gives up the connection. */
 static bool s_send_migrate(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
-    s_params_t time = {0}, step = {0};
-    s_add_i64(&time, DKT_MIGRATE_STEP_MS);
-    s_add_u64(&step, entry->batch.epoch);
-    s_add_i64(&step, entry->batch.migrate_target);
+    dkt_pgparams_t time = {0}, step = {0};
+    dkt_pgparams_i64(&time, DKT_MIGRATE_STEP_MS);
+    dkt_pgparams_u64(&step, entry->batch.epoch);
+    dkt_pgparams_i64(&step, entry->batch.migrate_target);
     return s_run(self, entry, DKT_SQL_MIGRATE_TIME, &time) &&
            s_run(self, entry, DKT_SQL_MIGRATE, &step);
 }
