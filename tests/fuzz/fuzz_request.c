@@ -31,6 +31,15 @@ static bool s_view_equal(dkt_view_t a, dkt_view_t b)
            (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
+static bool s_table_equal(const dkt_named_u16_t *a, const dkt_named_u16_t *b, uint8_t count)
+{
+    uint8_t i = 0;
+    while (i < count && strcmp(a[i].name, b[i].name) == 0 && a[i].value == b[i].value) {
+        i++;
+    }
+    return i == count;
+}
+
 static bool s_request_equal(const dkt_request_t *a, const dkt_request_t *b)
 {
     return a->msgid == b->msgid && a->method == b->method && a->present == b->present &&
@@ -47,8 +56,8 @@ static bool s_request_equal(const dkt_request_t *a, const dkt_request_t *b)
            a->resolvers == b->resolvers && a->state == b->state && a->rebooking == b->rebooking &&
            a->suspended == b->suspended && a->class_count == b->class_count &&
            a->limit_count == b->limit_count &&
-           memcmp(a->classes, b->classes, sizeof a->classes) == 0 &&
-           memcmp(a->limits, b->limits, sizeof a->limits) == 0;
+           s_table_equal(a->classes, b->classes, a->class_count) &&
+           s_table_equal(a->limits, b->limits, a->limit_count);
 }
 
 static void s_check_against_msgpack_c(const uint8_t *bytes, size_t len)
