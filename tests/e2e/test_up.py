@@ -74,7 +74,7 @@ def test_up_never_runs_its_processes_as_root(fleet):
 def test_up_keys_are_private(fleet):
     assert os.stat(fleet.keys).st_mode & 0o777 == 0o700
     for name in os.listdir(fleet.keys):
-        wanted = 0o644 if name == "internal.pub" else 0o600
+        wanted = 0o644 if name in ("internal.pub", "receipt.pub") else 0o600
         assert os.stat(os.path.join(fleet.keys, name)).st_mode & 0o777 == wanted
 
 
