@@ -73,8 +73,8 @@ static dkt_status_t s_write_verdicts(dkt_directory_t *self, dkt_err_t *err)
 
 static dkt_status_t s_write_table(dkt_directory_t *self, const dkt_table_t *table, dkt_err_t *err)
 {
-    static _Thread_local uint8_t body[S_TABLE_BYTES_MAX];
-    static _Thread_local char hex[2 * S_TABLE_BYTES_MAX + 1];
+    uint8_t body[S_TABLE_BYTES_MAX];
+    char hex[2 * S_TABLE_BYTES_MAX + 1];
     dkt_w_t w = dkt_w_init(body, sizeof body);
     dkt_link_begin(&w, DKT_LINK_TABLE, table->version, &self->env->incarnation);
     dkt_link_put_table(&w, table);

@@ -71,8 +71,8 @@ static bool s_is_among(const dkt_mail_t *list, uint32_t count, const dkt_client_
 
 static dkt_status_t s_write_settles(dkt_directory_t *self, dkt_err_t *err)
 {
-    static _Thread_local char clients[S_SETTLES_MAX * (DKT_ID_CHARS_MAX + 1) + 2];
-    static _Thread_local char dues[S_SETTLES_MAX * S_NUMBER_BYTES + 2];
+    char clients[S_SETTLES_MAX * (DKT_ID_CHARS_MAX + 1) + 2];
+    char dues[S_SETTLES_MAX * S_NUMBER_BYTES + 2];
     size_t client_len = 0, due_len = 0;
     uint32_t count = 0;
     for (dkt_mail_t *mail = self->settles; mail && count < S_SETTLES_MAX; mail = mail->next) {
@@ -141,7 +141,7 @@ static void s_vshards_text(const dkt_directory_t *self, char *out, size_t max)
 /* Page by page in the order in which they are due: the zeros are the node loop's first. */
 static dkt_status_t s_read_rows(dkt_directory_t *self, dkt_err_t *err)
 {
-    static _Thread_local char vshards[DKT_VSHARDS * S_VSHARD_BYTES + 2];
+    char vshards[DKT_VSHARDS * S_VSHARD_BYTES + 2];
     char due[S_NUMBER_BYTES] = "-1", client[DKT_ID_CHARS_MAX + 1] = "", limit[S_NUMBER_BYTES];
     s_vshards_text(self, vshards, sizeof vshards);
     snprintf(limit, sizeof limit, "%d", DKT_WAKE_ROWS_MAX);

@@ -31,12 +31,15 @@ void dkt_ledger_holds(const dkt_ledger_t *self, dkt_hold_fn *fn, void *ctx)
 /* -- earliest ------------------------------------------------------------------------------------
  */
 
-/* What the sweep needs to know of each minute of the window. 4,096 covers any ring. */
-#define S_WINDOW_MAX 4096
+/* What the sweep needs to know of each minute of the window. It lies on the stack of the tenant's
+ * thread, so every tenant pays for it: 2,048 covers any ring, and lanes fit 16 bits. */
+#define S_WINDOW_MAX 2048
+_Static_assert(DKT_LEVEL_MAX_MINUTES + DKT_LI_RING_SPARE <= S_WINDOW_MAX, "any ring fits");
+_Static_assert(DKT_RESOLVERS_MAX <= UINT16_MAX, "a minute's lanes fit");
 
 typedef struct {
-    uint32_t lanes[S_WINDOW_MAX];    /* not held, nor taken by a promise that cannot move */
-    uint32_t standing[S_WINDOW_MAX]; /* movable tickets not dispatched yet */
+    uint16_t lanes[S_WINDOW_MAX];    /* not held, nor taken by a promise that cannot move */
+    uint16_t standing[S_WINDOW_MAX]; /* movable tickets not dispatched yet */
     uint32_t due[S_WINDOW_MAX];      /* of them, those that must be done by this minute */
     uint32_t list;                   /* where the sweep's pulling has come to */
     uint32_t next;
@@ -56,7 +59,7 @@ static void s_sweep_init(dkt_ledger_t *self, s_sweep_t *sweep)
     memset(sweep->standing, 0, sizeof sweep->standing[0] * ring);
     memset(sweep->due, 0, sizeof sweep->due[0] * ring);
     for (uint32_t i = 0; i < ring; i++) {
-        sweep->lanes[i] = self->shape.resolvers;
+        sweep->lanes[i] = (uint16_t)self->shape.resolvers;
         if (dkt_li_minute(self, self->base + i)->free_count == self->shape.resolvers) {
             continue;
         }
@@ -112,7 +115,7 @@ static void s_sweep_remove(dkt_ledger_t *self, s_sweep_t *sweep, const dkt_li_re
 /* Dispatches minute base + `position` in the sweep, with pull-forward. */
 static void s_sweep_dispatch(dkt_ledger_t *self, s_sweep_t *sweep, uint32_t position)
 {
-    uint32_t wanted = sweep->lanes[position] - sweep->standing[position];
+    uint32_t wanted = (uint32_t)(sweep->lanes[position] - sweep->standing[position]);
     for (uint32_t lane = 0; lane < self->shape.resolvers; lane++) {
         uint32_t index = *dkt_li_lane(self, self->base + position, lane);
         if (!(index & DKT_LI_LANE_FREE) && self->records[index].flags & DKT_LI_OPEN &&
@@ -224,12 +227,13 @@ static bool s_only_free_lanes(dkt_ledger_t *self, uint8_t class_index, uint32_t 
     return true;
 }
 
-/* Holds and what is not open stand still: their lanes are gone. */
+/* Holds and what is not open stand still: their lanes are gone. Counts the others by when they are
+ * due. */
 static void s_count_minute(const dkt_ledger_t *self, uint32_t minute, uint32_t first,
-                           int64_t *lanes, int64_t due[S_WINDOW_MAX])
+                           int32_t *lanes, int32_t spare[S_WINDOW_MAX])
 {
     uint32_t end = self->shape.ring - 1;
-    *lanes += self->shape.resolvers;
+    *lanes += (int32_t)self->shape.resolvers;
     if (dkt_li_minute(self, minute)->free_count == self->shape.resolvers) {
         return;
     }
@@ -245,7 +249,7 @@ static void s_count_minute(const dkt_ledger_t *self, uint32_t minute, uint32_t f
         }
         uint32_t last = dkt_li_last(record->deadline_ms);
         uint32_t by = (last > minute ? last : minute) - first;
-        due[by < end ? by : end]++;
+        spare[by < end ? by : end]++;
     }
 }
 
@@ -255,16 +259,16 @@ static void s_count_minute(const dkt_ledger_t *self, uint32_t minute, uint32_t f
  * classes; it is kept until something changes. */
 static void s_count_available(dkt_ledger_t *self, uint32_t first)
 {
-    int64_t due[S_WINDOW_MAX], spare[S_WINDOW_MAX];
+    int32_t spare[S_WINDOW_MAX]; /* what is due at each minute, then what is left of its lanes */
     assert(first >= self->base);
     uint32_t count = dkt_li_window_end(self) - first + 1;
-    int64_t lanes = 0, must = 0;
+    int32_t lanes = 0, must = 0;
     assert(count <= S_WINDOW_MAX);
-    memset(due, 0, sizeof due[0] * self->shape.ring);
+    memset(spare, 0, sizeof spare[0] * self->shape.ring);
     for (uint32_t i = 0; i < count; i++) {
-        /* A ticket is due no earlier than where it stands, so due[i] is complete here. */
-        s_count_minute(self, first + i, first, &lanes, due);
-        must += due[i];
+        /* A ticket is due no earlier than where it stands, so what is due here is complete. */
+        s_count_minute(self, first + i, first, &lanes, spare);
+        must += spare[i];
         spare[i] = lanes - must;
     }
     for (uint32_t i = count - 1; i-- > 0;) {
@@ -273,7 +277,7 @@ static void s_count_available(dkt_ledger_t *self, uint32_t first)
     for (uint8_t i = 0; i < self->settings.class_count; i++) {
         uint32_t last = dkt_li_last(self->now_ms + dkt_li_level_ms(self, i));
         uint32_t at = last < first ? 0 : last - first;
-        int64_t room = spare[at < count ? at : count - 1];
+        int32_t room = spare[at < count ? at : count - 1];
         self->available[i] = (dkt_li_available_t){.version = self->version,
                                                   .first = first,
                                                   .last = last,
