@@ -85,11 +85,8 @@ static void s_clear(dkt_ledger_t *self)
     for (uint32_t i = 0; i < shape->lists; i++) {
         self->lists[i] = DKT_LI_NONE;
     }
-    for (uint32_t i = 0; i < shape->records_max; i++) {
-        self->records[i].chain = i + 1 < shape->records_max ? i + 1 : DKT_LI_NONE;
-        self->records[i].flags = 0;
-    }
-    self->unused = 0;
+    self->unused = DKT_LI_NONE;
+    self->fresh = 0;
     for (size_t i = 0; i < (size_t)shape->ring * shape->resolvers; i++) {
         self->lanes[i] = DKT_LI_LANE_FREE;
     }
@@ -209,7 +206,7 @@ bool dkt_li_grow(dkt_ledger_t *self, uint32_t ring, uint32_t records_max)
     s_lay_out(self, arena);
     s_clear(self);
     self->counts = old.counts;
-    for (uint32_t i = 0; i < old.shape.records_max; i++) {
+    for (uint32_t i = 0; i < old.fresh; i++) {
         const dkt_li_record_t *record = &old.records[i];
         if (!record->flags) {
             continue;
@@ -269,9 +266,14 @@ uint32_t dkt_li_lookup(const dkt_ledger_t *self, uint64_t key)
 uint32_t dkt_li_insert(dkt_ledger_t *self, uint64_t key)
 {
     uint32_t index = self->unused;
-    assert(index != DKT_LI_NONE && "more promises than lanes");
+    if (index != DKT_LI_NONE) {
+        self->unused = self->records[index].chain;
+    } else {
+        index = self->fresh++;
+        assert(index < self->shape.records_max && "more promises than lanes");
+        self->records[index].flags = 0;
+    }
     dkt_li_record_t *record = &self->records[index];
-    self->unused = record->chain;
     uint32_t *head = s_head(self, key);
     record->key = key;
     record->chain = *head;

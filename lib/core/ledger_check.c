@@ -126,7 +126,7 @@ bool dkt_ledger_check(const dkt_ledger_t *self, dkt_err_t *err)
             return false;
         }
     }
-    for (uint32_t i = 0; i < self->shape.records_max; i++) {
+    for (uint32_t i = 0; i < self->fresh; i++) {
         uint8_t flags = self->records[i].flags;
         counts.held += flags & DKT_LI_HOLD ? 1 : 0;
         counts.open += flags & DKT_LI_OPEN ? 1 : 0;
@@ -135,7 +135,7 @@ bool dkt_ledger_check(const dkt_ledger_t *self, dkt_err_t *err)
             return false;
         }
     }
-    for (uint32_t i = self->unused; i != DKT_LI_NONE && unused <= self->shape.records_max;
+    for (uint32_t i = self->unused; i != DKT_LI_NONE && unused <= self->fresh;
          i = self->records[i].chain) {
         unused++;
     }
@@ -147,7 +147,7 @@ bool dkt_ledger_check(const dkt_ledger_t *self, dkt_err_t *err)
     if (standing != counts.open + counts.held) {
         return s_broken(err, "lanes used and promises differ", standing);
     }
-    if (unused + live != self->shape.records_max) {
+    if (unused + live != self->fresh || self->fresh > self->shape.records_max) {
         return s_broken(err, "records are lost", unused);
     }
     return s_check_lists(self, live, err);

@@ -90,7 +90,8 @@ struct dkt_ledger {
     uint32_t base;           /* first undispatched minute */
     uint32_t dispatched_end; /* minutes before it had another owner to dispatch them; 0: none */
     uint32_t flag_minute;    /* no unbreached ticket is in a deadline list before this one's */
-    uint32_t unused;         /* first record of the free chain */
+    uint32_t unused;         /* first record of the chain of those that are free again */
+    uint32_t fresh;          /* records from here on were never touched: no page of theirs exists */
     dkt_ledger_counts_t counts;
     dkt_li_refusal_t refusals[DKT_CLASSES_MAX];
     dkt_li_earliest_t earliest[DKT_CLASSES_MAX];

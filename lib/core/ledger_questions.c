@@ -176,7 +176,7 @@ static int64_t s_sweep(dkt_ledger_t *self, uint8_t class_index, uint32_t from)
         s_sweep_dispatch(self, &sweep, first);
         first++;
     }
-    for (uint32_t i = 0; i < self->shape.records_max; i++) {
+    for (uint32_t i = 0; i < self->fresh; i++) {
         self->records[i].flags &= (uint8_t)~DKT_LI_MARK;
     }
     uint32_t minute = self->base + first - 1;

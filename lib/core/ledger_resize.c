@@ -22,7 +22,7 @@ static uint8_t s_new_class(const dkt_ledger_t *old, const dkt_settings_t *settin
 static uint32_t s_furthest(const dkt_ledger_t *self)
 {
     uint32_t furthest = self->base;
-    for (uint32_t i = 0; i < self->shape.records_max; i++) {
+    for (uint32_t i = 0; i < self->fresh; i++) {
         const dkt_li_record_t *record = &self->records[i];
         if (!record->flags) {
             continue;
@@ -82,7 +82,7 @@ static bool s_fill(dkt_ledger_t *self, const dkt_ledger_t *old)
 {
     uint32_t adrift = dkt_li_list(self, DKT_LI_LIST_ADRIFT);
     uint32_t batch = dkt_li_list(self, DKT_LI_LIST_BATCH);
-    for (uint32_t i = 0; i < old->shape.records_max; i++) {
+    for (uint32_t i = 0; i < old->fresh; i++) {
         const dkt_li_record_t *record = &old->records[i];
         if (!record->flags) {
             continue;
@@ -160,7 +160,7 @@ static uint32_t s_place_adrift(dkt_ledger_t *self, uint64_t *blockers, uint32_t 
 static void s_report_moves(dkt_ledger_t *self, const dkt_ledger_t *old, dkt_change_fn *fn,
                            void *ctx)
 {
-    for (uint32_t i = 0; i < old->shape.records_max; i++) {
+    for (uint32_t i = 0; i < old->fresh; i++) {
         const dkt_li_record_t *record = &old->records[i];
         if (!(record->flags & DKT_LI_OPEN)) {
             continue;
