@@ -10,9 +10,9 @@
 #include "lib/core/tenant_impl.h"
 
 #define WAIT_TICK_MS 50 /* how often waiting works' budgets are looked at */
-#define STAGGER_MAX_MS                                                                             \
-    1200 /* dispatch groups of many tenants spread over this much of the 2 s                       \
-            before a minute: the rest is for the commit */
+/* Dispatch groups of many tenants spread over this much of the 2 s before a minute; the rest is for
+ * the commit of the last ones. */
+#define STAGGER_MAX_MS 1600
 
 static const char *const s_state_names[DKT_TENANT_STATE_COUNT] = {
 #define X(name) #name,
@@ -303,7 +303,7 @@ static void s_expire(dkt_tenant_t *self, dkt_works_t *works)
 /* Dispatch groups of a thousand tenants must not meet: each has its own place in the 2 s. */
 static int64_t s_stagger_ms(const dkt_tenant_t *self)
 {
-    return dkt_client_vshard(&self->config.client) % STAGGER_MAX_MS;
+    return (int64_t)dkt_client_vshard(&self->config.client) * STAGGER_MAX_MS / DKT_VSHARDS;
 }
 
 static void s_on_tick_waiting(dkt_tenant_t *self, const dkt_tenant_event_t *event)
