@@ -81,6 +81,9 @@ dkt_ticket_row_t st_ticket(uint64_t number, uint32_t minute, uint16_t lane);
 /* Commits plain open tickets 1 .. count, one a minute on lane 0. */
 void st_insert(st_client_t *client, uint32_t count);
 int64_t st_int(const char *sql);
+/* Processor time of our backend so far, which other load on the machine does not change; 0: the
+ * kernel does not tell. */
+double st_backend_us(void);
 /* The outcome of the last batch; and after a failure the store must be over. */
 void st_failed(st_client_t *client, dkt_store_outcome_t outcome, const char *sqlstate);
 

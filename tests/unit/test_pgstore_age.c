@@ -49,29 +49,13 @@ static dkt_batch_t s_step(dkt_age_kind_t kind, int64_t before_ms)
                 .keep = 1}};
 }
 
-/* Processor time of our backend so far, which other load on the machine does not change. */
-static double s_backend_ms(void)
-{
-    char path[64], text[64];
-    snprintf(path, sizeof path, "/proc/%d/schedstat",
-             (int)st_int("select pid from pg_stat_activity where application_name like "
-                         "'docket/%'"));
-    FILE *file = fopen(path, "r");
-    if (!file) {
-        return 0; /* a kernel without it */
-    }
-    assert_non_null(fgets(text, sizeof text, file));
-    fclose(file);
-    return strtod(text, NULL) / 1e6;
-}
-
 /* All steps of one kind; returns how many rows went. */
 static uint64_t s_drop(dkt_age_kind_t kind, int64_t before_ms)
 {
     static const char *const names[] = {"request ids", "tickets", "journal rows", "the rest"};
     dkt_batch_t batch = s_step(kind, before_ms);
     uint64_t dropped = 0;
-    double begin_ms = s_backend_ms();
+    double begin_us = st_backend_us();
     int steps = 0;
     for (;;) {
         const dkt_store_result_t *result = &st_run(&st_one, &batch)->result;
@@ -88,7 +72,7 @@ static uint64_t s_drop(dkt_age_kind_t kind, int64_t before_ms)
     if (steps > 10) {
         printf("%llu %s in %d steps: %.2f ms of the server's processor a step\n",
                (unsigned long long)dropped, names[kind], steps,
-               (s_backend_ms() - begin_ms) / steps);
+               (st_backend_us() - begin_us) / 1e3 / steps);
     }
     return dropped;
 }
@@ -197,11 +181,11 @@ static void test_pgstore_age_is_the_owners(void **state)
 static void s_activate(const char *when)
 {
     const dkt_batch_t load = {.kind = DKT_BATCH_LOAD};
-    double begin_ms = s_backend_ms();
+    double begin_us = st_backend_us();
     assert_true(st_take(&st_one, 1, 1).taken);
     assert_int_equal(st_run(&st_one, &load)->result.outcome, DKT_STORE_OK);
     printf("take and load %s: %.2f ms of the server's processor\n", when,
-           s_backend_ms() - begin_ms);
+           (st_backend_us() - begin_us) / 1e3);
 }
 
 /* A figure, and that it all goes. */

@@ -20,22 +20,6 @@ static int64_t s_now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/* Processor time of our backend so far, which other load on the machine does not change. */
-static double s_backend_us(void)
-{
-    char path[64], text[64];
-    snprintf(path, sizeof path, "/proc/%d/schedstat",
-             (int)st_int("select pid from pg_stat_activity where application_name like "
-                         "'docket/%'"));
-    FILE *file = fopen(path, "r");
-    if (!file) {
-        return 0; /* a kernel without it */
-    }
-    assert_non_null(fgets(text, sizeof text, file));
-    fclose(file);
-    return strtod(text, NULL) / 1e3;
-}
-
 static int s_compare(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -58,7 +42,7 @@ static void s_measure(uint64_t *number, uint64_t *seq, uint32_t groups, uint32_t
     static uint8_t events[S_EVENTS_MAX];
     dkt_ticket_row_t *rows = calloc(size, sizeof *rows);
     int64_t *took_us = calloc(groups, sizeof *took_us);
-    double cpu_us = s_backend_us();
+    double cpu_us = st_backend_us();
     int64_t start_us = s_now_us();
     for (uint32_t i = 0; i < groups; i++) {
         for (uint32_t k = 0; k < size; k++) {
@@ -81,7 +65,7 @@ static void s_measure(uint64_t *number, uint64_t *seq, uint32_t groups, uint32_t
     printf(
         "groups of %3u: %7.0f tickets/s, commit p50 %.2f ms, p99 %.2f ms, backend %.1f us/ticket\n",
         size, groups * size / seconds, (double)took_us[groups / 2] / 1e3,
-        (double)took_us[groups * 99 / 100] / 1e3, (s_backend_us() - cpu_us) / (groups * size));
+        (double)took_us[groups * 99 / 100] / 1e3, (st_backend_us() - cpu_us) / (groups * size));
     free(took_us);
     free(rows);
 }
