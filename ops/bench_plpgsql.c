@@ -19,6 +19,7 @@
 
 #include "ops/bench_machine.h"
 #include "ops/cmd.h"
+#include "ops/pg_connect.h"
 #include "ops/result.h"
 
 #define S_CONNECTIONS_MAX 64
@@ -26,7 +27,6 @@
 #define S_SECONDS_MAX     600
 #define S_POLL_MS         100
 #define S_DRAIN_MS        5000
-#define S_CONNINFO_MAX    48
 #define S_QUERY_BYTES     256
 #define S_P50             5000
 #define S_P99             9900
@@ -66,18 +66,7 @@ static const char s_fill[] =
 
 static PGconn *s_connect(const dkt_plpgsql_t *self, const char *database)
 {
-    const char *keys[S_CONNINFO_MAX + 1], *values[S_CONNINFO_MAX + 1];
-    size_t count = 0;
-    for (PQconninfoOption *option = self->options; option->keyword && count < S_CONNINFO_MAX;
-         option++) {
-        bool name = database && strcmp(option->keyword, "dbname") == 0;
-        if (name || option->val) {
-            keys[count] = option->keyword;
-            values[count++] = name ? database : option->val;
-        }
-    }
-    keys[count] = values[count] = NULL;
-    PGconn *connection = PQconnectdbParams(keys, values, 0);
+    PGconn *connection = dkt_pg_connect(self->options, database);
     if (PQstatus(connection) != CONNECTION_OK) {
         fprintf(stderr, "docket bench plpgsql: %s", PQerrorMessage(connection));
         PQfinish(connection);

@@ -10,6 +10,7 @@
 
 #include "ops/bench.h"
 #include "ops/nats_client.h"
+#include "ops/pg_connect.h"
 #include "ops/result.h"
 
 #define S_SUBJECT        "docket.stats.worker.>"
@@ -17,7 +18,6 @@
 #define S_DRAIN_MS       60000 /* of the relay, then it is told as failed */
 #define S_NEXT_MS        100
 #define S_QUIET_MS       60000 /* for the ready-made databases */
-#define S_CONNINFO_MAX   48
 #define S_DATABASE_BYTES 64
 
 /* -- relay: its own words, told once a second ------------------------------------------------- */
@@ -121,19 +121,8 @@ void dkt_stage_settle(dkt_stage_t *stage, dkt_relay_watch_t *watch)
 
 static PGconn *s_connect_to(const dkt_stage_t *stage, const char *database)
 {
-    const char *keys[S_CONNINFO_MAX + 1], *values[S_CONNINFO_MAX + 1];
-    size_t count = 0;
     PQconninfoOption *options = PQconninfoParse(stage->fleet.postgres, NULL);
-    for (PQconninfoOption *option = options; option && option->keyword && count < S_CONNINFO_MAX;
-         option++) {
-        bool name = database && strcmp(option->keyword, "dbname") == 0;
-        if (name || option->val) {
-            keys[count] = option->keyword;
-            values[count++] = name ? database : option->val;
-        }
-    }
-    keys[count] = values[count] = NULL;
-    PGconn *connection = PQconnectdbParams(keys, values, 0);
+    PGconn *connection = dkt_pg_connect(options, database);
     PQconninfoFree(options);
     return connection;
 }

@@ -12,9 +12,9 @@
 
 #include "lib/core/ids.h"
 #include "ops/demo.h"
+#include "ops/pg_connect.h"
 #include "ops/result.h"
 
-#define S_CONNINFO_MAX   48 /* options of a libpq connection string */
 #define S_DATABASE_BYTES 64
 #define S_STATE_RESOLVED 2
 #define S_STATE_CANCELED 3
@@ -109,24 +109,6 @@ static bool s_print_table(const s_proof_t *self)
 }
 
 /* -- databases -------------------------------------------------------------------------------- */
-
-/* The control database's connection, or with `database` the same server's other one. */
-static PGconn *s_connect(s_proof_t *self, const char *database)
-{
-    const char *keys[S_CONNINFO_MAX + 1], *values[S_CONNINFO_MAX + 1];
-    size_t count = 0;
-    for (PQconninfoOption *option = self->options; option->keyword && count < S_CONNINFO_MAX;
-         option++) {
-        bool is_database = strcmp(option->keyword, "dbname") == 0;
-        const char *value = is_database && database ? database : option->val;
-        if (value) {
-            keys[count] = option->keyword;
-            values[count++] = value;
-        }
-    }
-    keys[count] = values[count] = NULL;
-    return PQconnectdbParams(keys, values, 0);
-}
 
 static PGresult *s_select(PGconn *connection, const char *query)
 {
@@ -248,7 +230,7 @@ static void s_check_done(s_proof_t *self, size_t company)
 static bool s_check_company(s_proof_t *self, size_t index, const char *database)
 {
     const dkt_demo_company_t *company = &self->demo->companies[index];
-    PGconn *connection = s_connect(self, database);
+    PGconn *connection = dkt_pg_connect(self->options, database);
     bool ok = PQstatus(connection) == CONNECTION_OK && s_read_rows(self, connection);
     if (!ok) {
         fprintf(stderr, "docket demo: %s: %s", database, PQerrorMessage(connection));
@@ -328,7 +310,7 @@ bool dkt_demo_proof(dkt_demo_t *demo)
         return false;
     }
     printf("\nThe proof: every database against everything that was acknowledged\n");
-    PGconn *control = s_connect(&self, NULL);
+    PGconn *control = dkt_pg_connect(self.options, NULL);
     bool ok = PQstatus(control) == CONNECTION_OK;
     if (!ok) {
         fprintf(stderr, "docket demo: %s", PQerrorMessage(control));
