@@ -6,12 +6,10 @@
 #include <stdlib.h>
 
 #include "lib/core/limits.h"
-#include "lib/edge/keys.h"
+#include "lib/edge/nats_options.h"
 
-#define S_CONNECT_MS    2000
-#define S_PING_MS       1000
-#define S_PINGS_OUT_MAX 2
-#define S_PORT_OFFSET   2
+#define S_CONNECT_MS  2000
+#define S_PORT_OFFSET 2
 
 static volatile sig_atomic_t s_stop;
 
@@ -50,25 +48,22 @@ void dkt_nats_defaults(dkt_nats_where_t *where)
 
 natsConnection *dkt_nats_connect(const dkt_nats_where_t *where, const char *name, dkt_err_t *err)
 {
-    char path[DKT_KEY_PATH_BYTES_MAX], public_key[DKT_NKEY_PUBLIC_CHARS + 1];
-    natsOptions *options = NULL;
     natsConnection *connection = NULL;
     if (!where->keys) {
         err->status =
             dkt_fail(err, DKT_INVALID_ARGUMENT, "keys", "which keys? --keys DIR, or DOCKET_KEYS");
         return NULL;
     }
-    if (dkt_keys_nats(where->keys, "ops", path, public_key, err) != DKT_OK) {
+    const dkt_nats_options_t config = {.url = where->url,
+                                       .keys = where->keys,
+                                       .role = "ops",
+                                       .name = name,
+                                       .connect_ms = S_CONNECT_MS};
+    natsOptions *options = dkt_nats_options(&config, err);
+    if (!options) {
         return NULL;
     }
-    natsStatus status = natsOptions_Create(&options);
-    status = status ? status : natsOptions_SetURL(options, where->url);
-    status = status ? status : natsOptions_SetName(options, name);
-    status = status ? status : natsOptions_SetNKeyFromSeed(options, public_key, path);
-    status = status ? status : natsOptions_SetAllowReconnect(options, false);
-    status = status ? status : natsOptions_SetTimeout(options, S_CONNECT_MS);
-    status = status ? status : natsOptions_SetPingInterval(options, S_PING_MS);
-    status = status ? status : natsOptions_SetMaxPingsOut(options, S_PINGS_OUT_MAX);
+    natsStatus status = natsOptions_SetAllowReconnect(options, false);
     status = status ? status : natsConnection_Connect(&connection, options);
     natsOptions_Destroy(options);
     if (status != NATS_OK) {

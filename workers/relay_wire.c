@@ -9,13 +9,11 @@
 #include <jansson.h>
 #include <nats/nats.h>
 
-#include "lib/edge/keys.h"
 #include "lib/edge/log.h"
+#include "lib/edge/nats_options.h"
 
 #define S_CONNECT_MS     1000
 #define S_API_MS         1000
-#define S_PING_MS        1000
-#define S_PINGS_OUT_MAX  2
 #define S_WRITE_MS       2000
 #define S_CLOSE_MS       1000
 #define S_NS_PER_MS      INT64_C(1000000)
@@ -74,30 +72,27 @@ static void s_on_ack(natsConnection *connection, natsSubscription *subscription,
 
 dkt_wire_t *dkt_wire_new(dkt_env_t *env)
 {
-    char path[DKT_KEY_PATH_BYTES_MAX], public_key[DKT_NKEY_PUBLIC_CHARS + 1];
     char name[DKT_NODE_NAME_BYTES_MAX + 16];
     dkt_err_t err = {0};
+    snprintf(name, sizeof name, "docket-relay %s", env->node);
+    const dkt_nats_options_t options = {.url = env->nats,
+                                        .keys = env->keys,
+                                        .role = "worker",
+                                        .name = name,
+                                        .connect_ms = S_CONNECT_MS};
     dkt_wire_t *self = calloc(1, sizeof *self);
-    if (!self || dkt_keys_nats(env->keys, "worker", path, public_key, &err) != DKT_OK) {
+    if (!self || !(self->options = dkt_nats_options(&options, &err))) {
         dkt_log(DKT_LOG_ERROR, "NATS: %s", self ? err.text : "no memory");
         free(self);
         return NULL;
     }
     self->env = env;
-    snprintf(name, sizeof name, "docket-relay %s", env->node);
-    bool good = s_good(natsOptions_Create(&self->options)) &&
-                s_good(natsOptions_SetURL(self->options, env->nats)) &&
-                s_good(natsOptions_SetName(self->options, name)) &&
-                s_good(natsOptions_SetNKeyFromSeed(self->options, public_key, path)) &&
-                s_good(natsOptions_UseGlobalMessageDelivery(self->options, true)) &&
+    bool good = s_good(natsOptions_UseGlobalMessageDelivery(self->options, true)) &&
                 s_good(natsOptions_SetAllowReconnect(self->options, false)) &&
-                s_good(natsOptions_SetTimeout(self->options, S_CONNECT_MS)) &&
                 s_good(natsOptions_SetWriteDeadline(self->options, S_WRITE_MS)) &&
-                s_good(natsOptions_SetPingInterval(self->options, S_PING_MS)) &&
-                s_good(natsOptions_SetMaxPingsOut(self->options, S_PINGS_OUT_MAX)) &&
                 s_good(natsInbox_Create(&self->inbox));
     if (!good) {
-        dkt_log(DKT_LOG_ERROR, "NATS: %s is no address, or no memory", env->nats);
+        dkt_log(DKT_LOG_ERROR, "NATS: no memory");
         dkt_wire_destroy(&self);
     }
     return self;

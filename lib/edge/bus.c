@@ -12,13 +12,11 @@
 
 #include "lib/core/limits.h"
 #include "lib/edge/clock.h"
-#include "lib/edge/keys.h"
 #include "lib/edge/log.h"
+#include "lib/edge/nats_options.h"
 
 #define S_CONNECT_MS     1000
 #define S_JITTER_MS      50
-#define S_PING_MS        1000
-#define S_PINGS_OUT_MAX  2
 #define S_WRITE_MS       1000
 #define S_BUFFER_BYTES   1 /* while disconnected: publishing fails at once */
 #define S_CLOSE_MS       1500
@@ -111,16 +109,11 @@ static void s_on_error(natsConnection *connection, natsSubscription *subscriptio
 
 /* -- life cycle -- */
 
-static natsStatus s_fill_options(dkt_bus_t *self, const dkt_bus_config_t *config, const char *name,
-                                 const char *key_path, const char *public_key)
+/* It comes back by itself, for ever. */
+static natsStatus s_fill_options(dkt_bus_t *self)
 {
-    natsOptions *o = NULL;
-    natsStatus s = natsOptions_Create(&self->options);
-    o = self->options;
-    s = s ? s : natsOptions_SetURL(o, config->url);
-    s = s ? s : natsOptions_SetName(o, name);
-    s = s ? s : natsOptions_SetNKeyFromSeed(o, public_key, key_path);
-    s = s ? s : natsOptions_UseGlobalMessageDelivery(o, true);
+    natsOptions *o = self->options;
+    natsStatus s = natsOptions_UseGlobalMessageDelivery(o, true);
     s = s ? s : natsOptions_SetAllowReconnect(o, true);
     s = s ? s : natsOptions_SetMaxReconnect(o, INT_MAX);
     s = s ? s : natsOptions_SetReconnectWait(o, DKT_NATS_RETRY_MS);
@@ -131,10 +124,7 @@ static natsStatus s_fill_options(dkt_bus_t *self, const dkt_bus_config_t *config
     s = s ? s : natsOptions_SetClosedCB(o, s_on_closed, self);
     s = s ? s : natsOptions_SetErrorHandler(o, s_on_error, self);
     s = s ? s : natsOptions_SetFailRequestsOnDisconnect(o, true);
-    s = s ? s : natsOptions_SetTimeout(o, S_CONNECT_MS);
-    s = s ? s : natsOptions_SetWriteDeadline(o, S_WRITE_MS);
-    s = s ? s : natsOptions_SetPingInterval(o, S_PING_MS);
-    return s ? s : natsOptions_SetMaxPingsOut(o, S_PINGS_OUT_MAX);
+    return s ? s : natsOptions_SetWriteDeadline(o, S_WRITE_MS);
 }
 
 static dkt_bus_t *s_make(void)
@@ -246,18 +236,24 @@ static bool s_is_wrong_use(natsStatus status)
 
 dkt_bus_t *dkt_bus_new(const dkt_bus_config_t *config, dkt_err_t *err)
 {
-    char path[DKT_KEY_PATH_BYTES_MAX], public_key[DKT_NKEY_PUBLIC_CHARS + 1];
     char name[S_NAME_BYTES_MAX];
-    if (dkt_keys_nats(config->keys, config->role, path, public_key, err) != DKT_OK) {
-        return NULL;
-    }
+    snprintf(name, sizeof name, "docket-%s %s", config->role, config->node);
+    const dkt_nats_options_t options = {.url = config->url,
+                                        .keys = config->keys,
+                                        .role = config->role,
+                                        .name = name,
+                                        .connect_ms = S_CONNECT_MS};
     dkt_bus_t *self = s_make();
     if (!self) {
         (void)dkt_fail(err, DKT_INTERNAL, NULL, "no memory");
         return NULL;
     }
-    snprintf(name, sizeof name, "docket-%s %s", config->role, config->node);
-    natsStatus status = s_fill_options(self, config, name, path, public_key);
+    self->options = dkt_nats_options(&options, err);
+    if (!self->options) {
+        dkt_bus_destroy(&self);
+        return NULL;
+    }
+    natsStatus status = s_fill_options(self);
     if (status == NATS_OK) {
         status = s_try(self);
     }
