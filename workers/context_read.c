@@ -16,6 +16,7 @@
 #include "lib/edge/control.h"
 #include "lib/edge/log.h"
 #include "workers/context_internal.h"
+#include "workers/context_row.h"
 #include "workers/directory_internal.h"
 
 #define S_RECONNECT_BASE_MS 100
@@ -56,81 +57,9 @@ dkt_status_t dkt_context_session(dkt_context_thread_t *self, dkt_err_t *err)
 
 /* -- rows -- */
 
-#define S_COLUMNS                                                                                  \
-    " t.client_id, t.suspended, t.revision,"                                                       \
-    " floor (extract (epoch from t.created_at) * 1000)::bigint, t.cluster, c.host, c.port,"        \
-    " t.database, t.sub_domain, t.name, t.email, t.settings"
-enum {
-    S_CLIENT,
-    S_SUSPENDED,
-    S_REVISION,
-    S_CREATED,
-    S_CLUSTER,
-    S_HOST,
-    S_PORT,
-    S_DATABASE,
-    S_DOMAIN,
-    S_NAME,
-    S_EMAIL,
-    S_SETTINGS
-};
-
 static uint64_t s_number(const PGresult *result, int row, int column)
 {
     return strtoull(PQgetvalue(result, row, column), NULL, S_DECIMAL);
-}
-
-/* Of the same text always the same settings: jsonb has its keys in one order. */
-static void s_read_settings(const char *text, dkt_settings_t *settings)
-{
-    json_t *all = json_loads(text, 0, NULL), *value;
-    const json_t *limits = json_object_get(all, "limits");
-    const char *name;
-    settings->resolvers = (uint16_t)json_integer_value(json_object_get(all, "resolvers"));
-    settings->rebooking = json_is_true(json_object_get(all, "rebooking"));
-    json_object_foreach(json_object_get(all, "classes"), name, value)
-    {
-        const json_t *limit = json_object_get(limits, name);
-        if (settings->class_count < DKT_CLASSES_MAX) {
-            dkt_class_t *row = &settings->classes[settings->class_count++];
-            snprintf(row->name, sizeof row->name, "%s", name);
-            row->level_minutes = (uint16_t)json_integer_value(value);
-            row->limit_permille = limit ? (uint16_t)json_integer_value(limit) : DKT_PERMILLE;
-        }
-    }
-    json_decref(all);
-}
-
-/* False: this row is none of ours; the columns begin with `first`. */
-static bool s_read_row(const PGresult *result, int row, int first, dkt_context_record_t *record)
-{
-    const char *client = PQgetvalue(result, row, first + S_CLIENT);
-    memset(record, 0, sizeof *record);
-    if (!dkt_client_parse(client, (uint32_t)strlen(client), &record->client)) {
-        return false;
-    }
-    const struct {
-        int column;
-        char *text;
-        size_t bytes;
-    } texts[] = {
-        {S_CLUSTER, record->cluster, sizeof record->cluster},
-        {S_HOST, record->host, sizeof record->host},
-        {S_DATABASE, record->database, sizeof record->database},
-        {S_DOMAIN, record->sub_domain, sizeof record->sub_domain},
-        {S_NAME, record->name, sizeof record->name},
-        {S_EMAIL, record->email, sizeof record->email},
-    };
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        snprintf(texts[i].text, texts[i].bytes, "%s",
-                 PQgetvalue(result, row, first + texts[i].column));
-    }
-    record->suspended = dkt_directory_is_true(result, row, first + S_SUSPENDED);
-    record->revision = s_number(result, row, first + S_REVISION);
-    record->created_ms = (int64_t)s_number(result, row, first + S_CREATED);
-    record->port = (uint16_t)s_number(result, row, first + S_PORT);
-    s_read_settings(PQgetvalue(result, row, first + S_SETTINGS), &record->settings);
-    return true;
 }
 
 /* The table's encoding out of the message that `vshards` keeps; empty: there is none yet. */
@@ -171,7 +100,7 @@ static dkt_status_t s_pull_pages(dkt_context_thread_t *self, dkt_err_t *err)
         const char *params[] = {after, limit};
         PGresult *result =
             dkt_control_run(self->conn,
-                            "select" S_COLUMNS " from tenants t join clusters c on"
+                            "select" DKT_CONTEXT_COLUMNS " from tenants t join clusters c on"
                             " c.name = t.cluster where t.state = 'active' and t.client_id > $1"
                             " order by t.client_id limit $2::integer",
                             2, params, err);
@@ -183,14 +112,14 @@ static dkt_status_t s_pull_pages(dkt_context_thread_t *self, dkt_err_t *err)
             uint8_t bytes[DKT_CONTEXT_RECORD_BYTES_MAX];
             dkt_context_record_t record;
             dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
-            if (s_read_row(result, i, 0, &record)) {
+            if (dkt_context_read_row(result, i, 0, &record)) {
                 dkt_context_put_record(&w, &record);
                 s_step(self, (dkt_context_event_t){.kind = DKT_CONTEXT_PULL_RECORD,
                                                    .body = {bytes, (uint32_t)w.len}});
             }
         }
         if (count > 0) {
-            snprintf(after, sizeof after, "%s", PQgetvalue(result, count - 1, S_CLIENT));
+            snprintf(after, sizeof after, "%s", PQgetvalue(result, count - 1, 0));
         }
         PQclear(result);
     }
@@ -268,7 +197,7 @@ static const char s_tail_sql[] =
     "   count (*) as rows, bool_or (body ? 'cluster' and not body ? 'client_id') as moved"
     "   from feed where seq > $1::bigint group by 1)"
     " select f.client_id, f.seq, f.rows, f.moved,"
-    "        case when f.client_id is null then (select body from vshards) end," S_COLUMNS
+    "        case when f.client_id is null then (select body from vshards) end," DKT_CONTEXT_COLUMNS
     "   from f left join tenants t on t.client_id = f.client_id and t.state = 'active'"
     "   left join clusters c on c.name = t.cluster order by f.seq";
 enum { S_TAIL_CLIENT, S_TAIL_SEQ, S_TAIL_ROWS, S_TAIL_MOVED, S_TAIL_TABLE, S_TAIL_COLUMNS };
@@ -288,11 +217,11 @@ static bool s_make_news(const PGresult *result, int row, uint8_t *bytes, dkt_con
         return false;
     }
     news->kind = DKT_CONTEXT_GONE;
-    if (PQgetisnull(result, row, S_TAIL_COLUMNS + S_CLIENT)) {
+    if (PQgetisnull(result, row, S_TAIL_COLUMNS)) {
         return true;
     }
     dkt_w_t w = dkt_w_init(bytes, DKT_CONTEXT_RECORD_BYTES_MAX);
-    if (!s_read_row(result, row, S_TAIL_COLUMNS, &record)) {
+    if (!dkt_context_read_row(result, row, S_TAIL_COLUMNS, &record)) {
         return false;
     }
     dkt_context_put_record(&w, &record);
