@@ -59,7 +59,8 @@ natsConnection *dkt_nats_connect(const dkt_nats_where_t *where, const char *name
                                        .role = "ops",
                                        .name = name,
                                        .connect_ms = S_CONNECT_MS};
-    natsOptions *options = dkt_nats_options(&config, err);
+    dkt_nats_key_t key; /* it never reconnects, so that it signs in here only */
+    natsOptions *options = dkt_nats_options(&config, &key, err);
     if (!options) {
         return NULL;
     }

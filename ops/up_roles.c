@@ -14,6 +14,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <sodium.h>
+
 #include "lib/edge/control.h"
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
@@ -349,20 +351,21 @@ static const char s_nats_user[] = "  { nkey: %s, permissions: {\n"
 
 dkt_status_t dkt_up_nats_configure(const dkt_up_t *up, dkt_err_t *err)
 {
-    char text[S_FILE_BYTES_MAX], keys[DKT_UP_TEXT_BYTES_MAX], path[DKT_KEY_PATH_BYTES_MAX];
-    char public_key[DKT_NKEY_PUBLIC_CHARS + 1];
+    char text[S_FILE_BYTES_MAX], keys[DKT_UP_TEXT_BYTES_MAX];
+    dkt_nats_key_t key;
     int port = s_port(up, S_OFFSET_NATS);
     dkt_up_path(up->dir, "keys", keys);
     int len =
         snprintf(text, sizeof text, s_nats_head, port, port, s_port(up, S_OFFSET_WEB), up->view);
     for (unsigned i = 0; i < sizeof s_nats_users / sizeof s_nats_users[0]; i++) {
-        dkt_status_t status = dkt_keys_nats(keys, s_nats_users[i].role, path, public_key, err);
+        dkt_status_t status = dkt_keys_nats(keys, s_nats_users[i].role, &key, err);
         if (status != DKT_OK) {
             return status;
         }
-        len += snprintf(text + len, sizeof text - (size_t)len, s_nats_user, public_key,
+        len += snprintf(text + len, sizeof text - (size_t)len, s_nats_user, key.public_key,
                         s_nats_users[i].publish, s_nats_users[i].subscribe);
     }
+    sodium_memzero(&key, sizeof key);
     snprintf(text + len, sizeof text - (size_t)len, "] } }\n");
     return dkt_up_file_write(up, "nats.conf", text, err);
 }

@@ -26,6 +26,7 @@
 struct dkt_wire {
     dkt_env_t *env;
     natsOptions *options;
+    dkt_nats_key_t key;
     natsConnection *connection;
     jsCtx *js;
     natsSubscription *acks;
@@ -81,7 +82,7 @@ dkt_wire_t *dkt_wire_new(dkt_env_t *env)
                                         .name = name,
                                         .connect_ms = S_CONNECT_MS};
     dkt_wire_t *self = calloc(1, sizeof *self);
-    if (!self || !(self->options = dkt_nats_options(&options, &err))) {
+    if (!self || !(self->options = dkt_nats_options(&options, &self->key, &err))) {
         dkt_log(DKT_LOG_ERROR, "NATS: %s", self ? err.text : "no memory");
         free(self);
         return NULL;

@@ -105,6 +105,7 @@
 #define DKT_RELAY_STREAM_BYTES   INT64_C(2147483648) /* of the stream: 4 million events */
 #define DKT_RELAY_WAKE_MS        60000 /* a tenant that closes with events unpublished is woken */
 #define DKT_NATS_RETRY_MS        250  /* between two tries to connect */
+#define DKT_NATS_PONG_MS         1000 /* from a server's greeting to its first PONG */
 #define DKT_BUS_SUBSCRIPTIONS_MAX 48  /* of one process: two services of 9 and endpoints, context */
 
 /* -- what operators see -- */

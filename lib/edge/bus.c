@@ -38,6 +38,7 @@ typedef struct {
 
 struct dkt_bus {
     natsOptions *options;
+    dkt_nats_key_t key;
     natsConnection *_Atomic connection; /* NULL until it was connected for the first time */
     _Atomic uint64_t connects;
     atomic_bool closing;        /* by us: nothing to complain about */
@@ -248,7 +249,7 @@ dkt_bus_t *dkt_bus_new(const dkt_bus_config_t *config, dkt_err_t *err)
         (void)dkt_fail(err, DKT_INTERNAL, NULL, "no memory");
         return NULL;
     }
-    self->options = dkt_nats_options(&options, err);
+    self->options = dkt_nats_options(&options, &self->key, err);
     if (!self->options) {
         dkt_bus_destroy(&self);
         return NULL;

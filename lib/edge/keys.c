@@ -477,22 +477,21 @@ dkt_status_t dkt_keys_allowed(const char *folder, dkt_curve_key_t *keys, uint32_
     return status;
 }
 
-dkt_status_t dkt_keys_nats(const char *folder, const char *role, char path[DKT_KEY_PATH_BYTES_MAX],
-                           char public_key[DKT_NKEY_PUBLIC_CHARS + 1], dkt_err_t *err)
+dkt_status_t dkt_keys_nats(const char *folder, const char *role, dkt_nats_key_t *key,
+                           dkt_err_t *err)
 {
     char text[S_FILE_BYTES_MAX], file[64];
     snprintf(file, sizeof file, "nats-%s.nk", role);
-    dkt_status_t status = s_path(folder, file, "", path, err);
-    if (status == DKT_OK) {
-        status = s_read(folder, file, text, err);
-    }
+    dkt_status_t status = s_read(folder, file, text, err);
     if (status != DKT_OK) {
         return status;
     }
     char *rest = text;
     const char *seed = s_next_line(&rest);
-    if (!seed || !dkt_nkey_public_text(seed, public_key)) {
+    if (!seed || !dkt_nkey_public_text(seed, key->public_key)) {
         status = s_bad_line(file, 1, err);
+    } else {
+        memcpy(key->seed, seed, sizeof key->seed); /* its length has been judged */
     }
     sodium_memzero(text, sizeof text);
     return status;

@@ -53,11 +53,13 @@ DKT_CHECKED dkt_status_t dkt_keys_curve(const char *folder, const char *file, dk
                                         dkt_err_t *err);
 DKT_CHECKED dkt_status_t dkt_keys_allowed(const char *folder, dkt_curve_key_t *keys,
                                           uint32_t keys_max, uint32_t *count, dkt_err_t *err);
-/* Path of the seed file of a server role (worker, broker, ops), as nats.c wants it, and the public
- * key that belongs to it. */
-DKT_CHECKED dkt_status_t dkt_keys_nats(const char *folder, const char *role,
-                                       char path[DKT_KEY_PATH_BYTES_MAX],
-                                       char public_key[DKT_NKEY_PUBLIC_CHARS + 1], dkt_err_t *err);
+/* A server role's nkey (worker, broker, ops) as texts. The seed is secret. */
+typedef struct {
+    char seed[DKT_NKEY_SEED_CHARS + 1], public_key[DKT_NKEY_PUBLIC_CHARS + 1];
+} dkt_nats_key_t;
+
+DKT_CHECKED dkt_status_t dkt_keys_nats(const char *folder, const char *role, dkt_nats_key_t *key,
+                                       dkt_err_t *err);
 /* The administrator's password, out of the file pgpass. */
 DKT_CHECKED dkt_status_t dkt_keys_admin_password(const char *folder,
                                                  char out[DKT_ROLE_PASSWORD_BYTES], dkt_err_t *err);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "lib/core/status.h"
+#include "lib/edge/keys.h"
 
 typedef struct {
     const char *url, *keys, *role; /* keys: the folder with the role's key */
@@ -19,7 +20,9 @@ typedef struct {
 } dkt_nats_options_t;
 
 /* The caller's (natsOptions_Destroy); NULL on failure with err filled: as dkt_keys_nats says, or
- * UNAVAILABLE if the address is none, or without memory. */
-natsOptions *dkt_nats_options(const dkt_nats_options_t *config, dkt_err_t *err);
+ * UNAVAILABLE if the address is none, or without memory. *key is filled, and must outlive every
+ * connection that may still be made with the options: it is what they sign with. */
+natsOptions *dkt_nats_options(const dkt_nats_options_t *config, dkt_nats_key_t *key,
+                              dkt_err_t *err);
 
 #endif

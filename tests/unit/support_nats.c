@@ -22,11 +22,19 @@
 
 #define S_START_MS 10000
 #define S_STEP_US  5000
+#define S_BACKLOG  8
+
+static struct sockaddr_in s_address(int port)
+{
+    return (struct sockaddr_in){.sin_family = AF_INET,
+                                .sin_port = htons((uint16_t)port),
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
 
 /* A port that was free a moment ago. */
 static int s_free_port(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = s_address(0);
     socklen_t len = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
@@ -37,9 +45,7 @@ static int s_free_port(void)
 
 static bool s_serves(int port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = s_address(port);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool serves = connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
     close(fd);
@@ -65,9 +71,9 @@ void support_nats_init(support_nats_t *self)
             "accounts { DOCKET { jetstream: enabled, users: [\n",
             self->port, self->root);
     for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
-        char key_path[DKT_KEY_PATH_BYTES_MAX], public_key[DKT_NKEY_PUBLIC_CHARS + 1];
-        assert_int_equal(dkt_keys_nats(self->keys, roles[i], key_path, public_key, NULL), DKT_OK);
-        fprintf(out, "  { nkey: %s }\n", public_key);
+        dkt_nats_key_t key;
+        assert_int_equal(dkt_keys_nats(self->keys, roles[i], &key, NULL), DKT_OK);
+        fprintf(out, "  { nkey: %s }\n", key.public_key);
     }
     fprintf(out, "] } }\n");
     assert_int_equal(fclose(out), 0);
@@ -91,6 +97,16 @@ void support_nats_start(support_nats_t *self)
         assert_true(dkt_clock_mono_ms() < until_mono_ms);
         usleep(S_STEP_US);
     }
+}
+
+int support_nats_listen(const support_nats_t *self)
+{
+    struct sockaddr_in address = s_address(self->port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, S_BACKLOG), 0);
+    return fd;
 }
 
 void support_nats_kill(support_nats_t *self)

@@ -17,6 +17,8 @@ typedef struct {
 /* Makes the folder, the keys and the settings; does not start the server yet. */
 void support_nats_init(support_nats_t *self);
 void support_nats_start(support_nats_t *self);
+/* In its place, for a test that answers itself: the listening socket, which is the caller's. */
+int support_nats_listen(const support_nats_t *self);
 /* kill -9, and waits for it. */
 void support_nats_kill(support_nats_t *self);
 /* Deletes the folder, too. */

@@ -5,6 +5,7 @@
  */
 #include "lib/edge/bus.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +13,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,13 +23,16 @@
 #include "lib/edge/log.h"
 #include "support_nats.h"
 
-#define S_WAIT_MS    10000
-#define S_STEP_US    2000
-#define S_HANG_US    2500000 /* two attempts to connect and more */
-#define S_DESTROY_MS 2500    /* two seconds, and a busy machine */
+#define S_WAIT_MS     10000
+#define S_STEP_US     2000
+#define S_HANG_US     2500000 /* two attempts to connect and more */
+#define S_DESTROY_MS  2500    /* two seconds, and a busy machine */
+#define S_GREETED_MAX 64
 
 static support_nats_t s_nats;
 static atomic_uint s_heard;
+static int s_greeted[S_GREETED_MAX]; /* of the greeting thread, until it was joined */
+static unsigned s_greeted_count;
 
 static int s_setup(void **state)
 {
@@ -123,6 +129,7 @@ static void test_bus_starts_while_the_server_hangs(void **state)
     (void)state;
     support_nats_start(&s_nats);
     assert_int_equal(kill(s_nats.pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(s_nats.pid, NULL, WUNTRACED), s_nats.pid); /* it has stopped */
     dkt_bus_t *bus = s_bus("broker");
     assert_true(dkt_bus_subscribe(bus, "docket.ctx.>", s_on_message, &s_heard));
     usleep(S_HANG_US);
@@ -130,6 +137,44 @@ static void test_bus_starts_while_the_server_hangs(void **state)
     assert_int_equal(kill(s_nats.pid, SIGCONT), 0);
     assert_true(s_wait_up(bus, true));
     assert_true(s_wait_heard(bus));
+    s_destroy(bus);
+    support_nats_kill(&s_nats);
+}
+
+/* Greets every connection, and says nothing after it until it is closed. */
+static void *s_greet(void *argument)
+{
+    static const char info[] = "INFO {\"server_id\":\"X\",\"version\":\"2.9.10\",\"proto\":1,"
+                               "\"auth_required\":true,\"nonce\":\"abcdefgh\","
+                               "\"max_payload\":1048576}\r\n";
+    int listener = *(int *)argument, fd;
+    while ((fd = accept(listener, NULL, NULL)) >= 0) {
+        assert_int_equal(send(fd, info, sizeof info - 1, MSG_NOSIGNAL), (ssize_t)sizeof info - 1);
+        s_greeted[s_greeted_count++ % S_GREETED_MAX] = fd;
+    }
+    return NULL;
+}
+
+/* Worse still: libnats 3.4 itself would wait for that server's PONG for ever. */
+static void test_bus_starts_while_the_server_greets_and_hangs(void **state)
+{
+    (void)state;
+    pthread_t greeter;
+    int listener = support_nats_listen(&s_nats);
+    assert_int_equal(pthread_create(&greeter, NULL, s_greet, &listener), 0);
+    int64_t began_mono_ms = dkt_clock_mono_ms();
+    dkt_bus_t *bus = s_bus("broker");
+    assert_in_range(dkt_clock_mono_ms() - began_mono_ms, 0, S_WAIT_MS);
+    assert_false(dkt_bus_up(bus));
+    shutdown(listener, SHUT_RDWR); /* accept ends */
+    pthread_join(greeter, NULL);
+    close(listener);
+    assert_true(s_greeted_count > 0);
+    for (unsigned i = 0; i < s_greeted_count && i < S_GREETED_MAX; i++) {
+        close(s_greeted[i]);
+    }
+    support_nats_start(&s_nats);
+    assert_true(s_wait_up(bus, true));
     s_destroy(bus);
     support_nats_kill(&s_nats);
 }
@@ -169,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bus_starts_before_the_server_and_outlives_it),
         cmocka_unit_test(test_bus_starts_while_the_server_hangs),
+        cmocka_unit_test(test_bus_starts_while_the_server_greets_and_hangs),
         cmocka_unit_test(test_bus_destroyed_while_down_or_busy_ends_in_time),
         cmocka_unit_test(test_bus_without_key_or_address_is_refused),
     };

@@ -188,14 +188,15 @@ static void test_keys_role_password_differs_by_role_and_master(void **state)
 static void test_keys_nats_seed_and_public_key(void **state)
 {
     const s_fixture_t *self = *state;
-    char path[DKT_KEY_PATH_BYTES_MAX], worker[DKT_NKEY_PUBLIC_CHARS + 1],
-        broker[DKT_NKEY_PUBLIC_CHARS + 1];
-    assert_int_equal(dkt_keys_nats(self->keys, "worker", path, worker, NULL), DKT_OK);
-    assert_int_equal(dkt_keys_nats(self->keys, "broker", path, broker, NULL), DKT_OK);
-    assert_int_equal(worker[0], 'U');
-    assert_int_equal(strlen(worker), DKT_NKEY_PUBLIC_CHARS);
-    assert_string_not_equal(worker, broker);
-    assert_int_equal(dkt_keys_nats(self->keys, "nobody", path, worker, NULL), DKT_NOT_FOUND);
+    dkt_nats_key_t worker, broker;
+    assert_int_equal(dkt_keys_nats(self->keys, "worker", &worker, NULL), DKT_OK);
+    assert_int_equal(dkt_keys_nats(self->keys, "broker", &broker, NULL), DKT_OK);
+    assert_int_equal(worker.public_key[0], 'U');
+    assert_int_equal(strlen(worker.public_key), DKT_NKEY_PUBLIC_CHARS);
+    assert_string_not_equal(worker.public_key, broker.public_key);
+    assert_int_equal(worker.seed[0], 'S');
+    assert_int_equal(strlen(worker.seed), DKT_NKEY_SEED_CHARS);
+    assert_int_equal(dkt_keys_nats(self->keys, "nobody", &worker, NULL), DKT_NOT_FOUND);
 }
 
 /* A pair made elsewhere: the seed of the nkeys project's own documentation. */
