@@ -45,6 +45,12 @@ typedef struct {
 
 void dkt_series_add(dkt_series_t *self, double value);
 double dkt_series_median(const dkt_series_t *self); /* 0 when empty */
+/* Round by round, what the one was of the other. A machine whose speed drifts is the same machine
+ * within a round, so the median of these says more than the ratio of two medians. */
+dkt_series_t dkt_series_ratio(const dkt_series_t *self, const dkt_series_t *of);
+dkt_series_t dkt_series_sum(const dkt_series_t *self, const dkt_series_t *other);
+/* A single value. */
+dkt_series_t dkt_series_one(double value);
 
 typedef struct {
     char name[80];
@@ -54,8 +60,9 @@ typedef struct {
 
 typedef struct {
     char name[80];
-    const char *unit; /* static; "x" is a ratio */
-    double value, limit;
+    const char *unit;    /* static; "x" is a ratio */
+    dkt_series_t series; /* its median is judged */
+    double limit;
     bool at_most; /* else at least */
 } dkt_goal_t;
 
@@ -82,15 +89,16 @@ void dkt_outcome_figure(dkt_outcome_t *self, const char *unit, const dkt_series_
 void dkt_outcome_value(dkt_outcome_t *self, const char *unit, double value, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void dkt_outcome_percentiles(dkt_outcome_t *self, const dkt_histogram_t *latency, const char *what);
-void dkt_outcome_at_least(dkt_outcome_t *self, const char *name, const char *unit, double value,
-                          double limit);
-void dkt_outcome_at_most(dkt_outcome_t *self, const char *name, const char *unit, double value,
-                         double limit);
+void dkt_outcome_at_least(dkt_outcome_t *self, const char *name, const char *unit,
+                          dkt_series_t series, double limit);
+void dkt_outcome_at_most(dkt_outcome_t *self, const char *name, const char *unit,
+                         dkt_series_t series, double limit);
 void dkt_outcome_check(dkt_outcome_t *self, bool ok, const char *name, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 /* The first reason why the scenario could not run; always false. */
 bool dkt_outcome_fail(dkt_outcome_t *self, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+double dkt_goal_value(const dkt_goal_t *self);
 bool dkt_goal_met(const dkt_goal_t *self);
 /* Did it run to its end, and did every check hold? */
 bool dkt_outcome_good(const dkt_outcome_t *self);

@@ -62,14 +62,15 @@ static void s_text(FILE *out, double x, double y, const char *class, const char 
 static void s_row(const dkt_goal_t *goal, const char *id, double y, FILE *out)
 {
     char text[96];
+    double value = dkt_goal_value(goal);
     bool met = dkt_goal_met(goal);
-    double share = goal->at_most ? goal->limit / goal->value : goal->value / goal->limit;
+    double share = goal->at_most ? goal->limit / value : value / goal->limit;
     share = isfinite(share) && share < S_SHARE_MAX ? share : S_SHARE_MAX;
     s_text(out, S_ID_LEFT, y + S_TEXT_LIFT, "s", id);
     s_text(out, S_NAME_LEFT, y + S_TEXT_LIFT, "", goal->name);
     fprintf(out, "<rect x=\"%d\" y=\"%.0f\" width=\"%.1f\" height=\"%d\" class=\"%s\"/>\n",
             S_BAR_LEFT, y, share * S_BAR_WIDTH / S_SHARE_MAX, S_BAR, met ? "met" : "missed");
-    snprintf(text, sizeof text, "%.2f %s, goal %s %g%s", goal->value, goal->unit,
+    snprintf(text, sizeof text, "%.2f %s, goal %s %g%s", value, goal->unit,
              goal->at_most ? "<=" : ">=", goal->limit, met ? "" : ": missed");
     s_text(out, S_VALUE_LEFT, y + S_TEXT_LIFT, "s", text);
 }

@@ -35,6 +35,31 @@ double dkt_series_median(const dkt_series_t *self)
     return (sorted[(count - 1) / 2] + sorted[count / 2]) / 2;
 }
 
+dkt_series_t dkt_series_ratio(const dkt_series_t *self, const dkt_series_t *of)
+{
+    dkt_series_t ratios = {0};
+    assert(self->count == of->count);
+    for (int i = 0; i < self->count; i++) {
+        dkt_series_add(&ratios, self->values[i] / of->values[i]);
+    }
+    return ratios;
+}
+
+dkt_series_t dkt_series_sum(const dkt_series_t *self, const dkt_series_t *other)
+{
+    dkt_series_t sums = {0};
+    assert(self->count == other->count);
+    for (int i = 0; i < self->count; i++) {
+        dkt_series_add(&sums, self->values[i] + other->values[i]);
+    }
+    return sums;
+}
+
+dkt_series_t dkt_series_one(double value)
+{
+    return (dkt_series_t){.values = {value}, .count = 1};
+}
+
 double dkt_percentile_ms(const dkt_histogram_t *latency, uint32_t permyriad)
 {
     return (double)dkt_histogram_at(latency, permyriad) / S_US_PER_MS;
@@ -63,7 +88,7 @@ void dkt_outcome_figure(dkt_outcome_t *self, const char *unit, const dkt_series_
 
 void dkt_outcome_value(dkt_outcome_t *self, const char *unit, double value, const char *format, ...)
 {
-    const dkt_series_t series = {.values = {value}, .count = 1};
+    const dkt_series_t series = dkt_series_one(value);
     va_list args;
     va_start(args, format);
     s_figure(self, unit, &series, format, args);
@@ -88,22 +113,28 @@ static void s_goal(dkt_outcome_t *self, const char *name, const dkt_goal_t *goal
     snprintf(mine->name, sizeof mine->name, "%s", name);
 }
 
-void dkt_outcome_at_least(dkt_outcome_t *self, const char *name, const char *unit, double value,
-                          double limit)
+void dkt_outcome_at_least(dkt_outcome_t *self, const char *name, const char *unit,
+                          dkt_series_t series, double limit)
 {
-    s_goal(self, name, &(dkt_goal_t){.unit = unit, .value = value, .limit = limit});
+    s_goal(self, name, &(dkt_goal_t){.unit = unit, .series = series, .limit = limit});
 }
 
-void dkt_outcome_at_most(dkt_outcome_t *self, const char *name, const char *unit, double value,
-                         double limit)
+void dkt_outcome_at_most(dkt_outcome_t *self, const char *name, const char *unit,
+                         dkt_series_t series, double limit)
 {
     s_goal(self, name,
-           &(dkt_goal_t){.unit = unit, .value = value, .limit = limit, .at_most = true});
+           &(dkt_goal_t){.unit = unit, .series = series, .limit = limit, .at_most = true});
+}
+
+double dkt_goal_value(const dkt_goal_t *self)
+{
+    return dkt_series_median(&self->series);
 }
 
 bool dkt_goal_met(const dkt_goal_t *self)
 {
-    return self->at_most ? self->value <= self->limit : self->value >= self->limit;
+    double value = dkt_goal_value(self);
+    return self->at_most ? value <= self->limit : value >= self->limit;
 }
 
 void dkt_outcome_check(dkt_outcome_t *self, bool ok, const char *name, const char *format, ...)

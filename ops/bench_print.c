@@ -30,32 +30,41 @@ static void s_number(char out[32], double value)
     snprintf(out, 32, fabs(value) >= S_FINE ? "%.0f" : "%.3f", value);
 }
 
-static void s_print_figure(const dkt_figure_t *figure, FILE *out)
+/* " (lowest to highest)", where there is more than one value. */
+static void s_print_range(const dkt_series_t *series, FILE *out)
 {
-    char number[32], lowest[32], highest[32];
-    double low = figure->series.count ? figure->series.values[0] : 0, high = low;
-    for (int i = 1; i < figure->series.count; i++) {
-        double value = figure->series.values[i];
+    char lowest[32], highest[32];
+    double low = series->values[0], high = low;
+    for (int i = 1; i < series->count; i++) {
+        double value = series->values[i];
         low = value < low ? value : low;
         high = value > high ? value : high;
     }
-    s_number(number, dkt_series_median(&figure->series));
     s_number(lowest, low);
     s_number(highest, high);
-    fprintf(out, "     %-*s %12s %s", S_NAME_WIDTH, figure->name, number, figure->unit);
-    if (figure->series.count > 1) {
+    if (series->count > 1) {
         fprintf(out, " (%s to %s)", lowest, highest);
     }
+}
+
+static void s_print_figure(const dkt_figure_t *figure, FILE *out)
+{
+    char number[32];
+    s_number(number, dkt_series_median(&figure->series));
+    fprintf(out, "     %-*s %12s %s", S_NAME_WIDTH, figure->name, number, figure->unit);
+    s_print_range(&figure->series, out);
     fputc('\n', out);
 }
 
 static void s_print_goal(const dkt_goal_t *goal, FILE *out)
 {
     char number[32], limit[32];
-    s_number(number, goal->value);
+    s_number(number, dkt_goal_value(goal));
     s_number(limit, goal->limit);
-    fprintf(out, "  -> %-*s %12s %s, goal %s %s: %s\n", S_NAME_WIDTH, goal->name, number,
-            goal->unit, goal->at_most ? "<=" : ">=", limit, dkt_goal_met(goal) ? "met" : "MISSED");
+    fprintf(out, "  -> %-*s %12s %s", S_NAME_WIDTH, goal->name, number, goal->unit);
+    s_print_range(&goal->series, out);
+    fprintf(out, ", goal %s %s: %s\n", goal->at_most ? "<=" : ">=", limit,
+            dkt_goal_met(goal) ? "met" : "MISSED");
 }
 
 static void s_print_scenario(const dkt_scenario_t *scenario, const dkt_outcome_t *outcome,
@@ -99,7 +108,9 @@ void dkt_bench_print_table(const dkt_suite_t *suite, FILE *out)
         fprintf(out, "          Redis %s: appendfsync %s\n", suite->redis_version,
                 suite->appendfsync);
     }
-    fprintf(out, "Medians of the rounds (lowest to highest); ratios are of medians.\n");
+    fprintf(
+        out,
+        "Medians of the rounds (lowest to highest), also of the ratios, each taken within a round.\n");
     for (int i = 0; i < DKT_BENCH_SCENARIOS; i++) {
         const dkt_outcome_t *outcome = &suite->outcomes[i];
         if (outcome->asked) {
@@ -121,19 +132,24 @@ static json_t *s_real(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+static json_t *s_json_rounds(const dkt_series_t *series)
+{
+    json_t *rounds = json_array();
+    for (int k = 0; k < series->count; k++) {
+        json_array_append_new(rounds, s_real(series->values[k]));
+    }
+    return rounds;
+}
+
 static json_t *s_json_figures(const dkt_outcome_t *outcome)
 {
     json_t *list = json_array();
     for (int i = 0; i < outcome->figure_count; i++) {
         const dkt_figure_t *figure = &outcome->figures[i];
-        json_t *rounds = json_array();
-        for (int k = 0; k < figure->series.count; k++) {
-            json_array_append_new(rounds, s_real(figure->series.values[k]));
-        }
         json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:o}", "name", figure->name, "unit",
                                               figure->unit, "median",
                                               s_real(dkt_series_median(&figure->series)), "rounds",
-                                              rounds));
+                                              s_json_rounds(&figure->series)));
     }
     return list;
 }
@@ -144,9 +160,10 @@ static json_t *s_json_goals(const dkt_outcome_t *outcome)
     for (int i = 0; i < outcome->goal_count; i++) {
         const dkt_goal_t *goal = &outcome->goals[i];
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:o, s:o, s:s, s:b}", "name", goal->name, "unit",
-                            goal->unit, "value", s_real(goal->value), "goal", s_real(goal->limit),
-                            "compare", goal->at_most ? "<=" : ">=", "met", dkt_goal_met(goal)));
+            list, json_pack("{s:s, s:s, s:o, s:o, s:o, s:s, s:b}", "name", goal->name, "unit",
+                            goal->unit, "value", s_real(dkt_goal_value(goal)), "rounds",
+                            s_json_rounds(&goal->series), "goal", s_real(goal->limit), "compare",
+                            goal->at_most ? "<=" : ">=", "met", dkt_goal_met(goal)));
     }
     return list;
 }
