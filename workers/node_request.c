@@ -4,6 +4,7 @@
  * their tenant's actor; a few are the directory's business and go to the accounts actor.
  */
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -248,7 +249,7 @@ static dkt_work_mail_t *s_make_work(dkt_node_t *self, const dkt_node_link_t *lin
     if (!work) {
         abort();
     }
-    memset(work, 0, sizeof *work); /* what is behind it is copied */
+    memset(work, 0, offsetof(dkt_work_mail_t, work.head)); /* what is behind it is written whole */
     work->table = table;
     work->work.seq = request->seq;
     work->work.deadline_mono_ms = self->now_mono_ms + request->budget_left_ms;
@@ -279,7 +280,7 @@ void dkt_node_request(dkt_node_t *self, dkt_node_link_t *link, dkt_table_version
         return;
     }
     work->work.method = (uint8_t)request.method;
-    work->work.checked = true;
+    dkt_work_keep(&work->work, &request);
     work->present = request.present;
     if (request.present & DKT_PARAM_BIT(REQUEST_ID)) {
         work->request_id = request.request_id;
