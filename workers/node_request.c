@@ -226,7 +226,8 @@ static bool s_client_of(dkt_node_t *self, const dkt_request_t *request, dkt_clie
     switch (dkt_method_row(request->method)->route) {
     case DKT_ROUTE_CLIENT:
         id = request->client_id;
-        return id.data && dkt_client_parse((const char *)id.data, id.len, client) &&
+        return id.data &&
+               dkt_client_parse_seen(&self->client_seen, (const char *)id.data, id.len, client) &&
                s_is_genuine(self, client);
     case DKT_ROUTE_TICKET:
         id = request->ticket_id;

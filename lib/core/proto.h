@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "lib/core/ids.h"
 #include "lib/core/ledger.h"
@@ -208,7 +209,11 @@ void dkt_w_bool(dkt_w_t *w, bool value);
 void dkt_w_int(dkt_w_t *w, int64_t value);
 void dkt_w_uint(dkt_w_t *w, uint64_t value);
 void dkt_w_str(dkt_w_t *w, const char *text, size_t len);
-void dkt_w_cstr(dkt_w_t *w, const char *text);
+/* Here, because most texts are keys, whose length the compiler knows. */
+static inline void dkt_w_cstr(dkt_w_t *w, const char *text)
+{
+    dkt_w_str(w, text, strlen(text));
+}
 void dkt_w_bin(dkt_w_t *w, const uint8_t *bytes, size_t len);
 void dkt_w_array(dkt_w_t *w, uint32_t count);
 void dkt_w_map(dkt_w_t *w, uint32_t count);

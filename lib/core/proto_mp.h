@@ -41,6 +41,8 @@ typedef struct {
 #define DKT_MP_FIXMAP      0x80
 #define DKT_MP_FIXARRAY    0x90
 #define DKT_MP_FIXSTR      0xa0
+#define DKT_MP_NIL_BYTE    0xc0
+#define DKT_MP_UINT8       0xcc
 #define DKT_MP_LEADS       0xc0
 #define DKT_MP_FIXSTR_MASK 0xe0
 #define DKT_MP_NEGFIX      0xe0

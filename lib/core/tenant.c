@@ -115,9 +115,10 @@ static bool s_ids_ours(dkt_tenant_t *self, dkt_call_t *call)
 {
     const dkt_request_t *request = &call->request;
     dkt_client_t client;
-    if (request->client_id.data && (!dkt_client_parse((const char *)request->client_id.data,
-                                                      request->client_id.len, &client) ||
-                                    !dkt_client_equal(&client, &self->config.client))) {
+    if (request->client_id.data &&
+        (!dkt_client_parse_seen(&self->client_seen, (const char *)request->client_id.data,
+                                request->client_id.len, &client) ||
+         !dkt_client_equal(&client, &self->config.client))) {
         return false;
     }
     if (request->ticket_id.data &&

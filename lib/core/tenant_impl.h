@@ -83,6 +83,7 @@ struct dkt_tenant {
     int64_t mono_ms; /* of the step under way */
     int64_t now_ms;  /* tenant time of the step under way; 0 before TAKING is done */
     dkt_tenant_clock_t clock;
+    dkt_client_seen_t client_seen;
     bool suspended;
 
     /* ownership, from the database */
