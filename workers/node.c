@@ -291,7 +291,6 @@ static dkt_node_t *s_new(const dkt_node_config_t *config)
         TAILQ_INIT(&self->lists[i]);
     }
     TAILQ_INIT(&self->waiting);
-    self->hashed_vshard = dkt_client_vshard(&self->hashed);
     dkt_wake_init(&self->wake);
     self->probe_mono_ms = self->now_mono_ms + config->env->probe_ms;
     return self;

@@ -118,8 +118,8 @@ typedef struct {
     dkt_node_link_t links[DKT_BROKERS_MAX];
     uint32_t link_generation;
     dkt_bucket_t buckets[DKT_VSHARDS];
-    dkt_client_t hashed; /* whose vshard was asked for last: a request asks three times */
-    uint16_t hashed_vshard;
+    dkt_client_seen_t client_seen;
+    dkt_vshard_seen_t vshard_seen; /* a request asks three times */
     dkt_records_t lists[DKT_NODE_STATE_COUNT];
     uint32_t counts_of_state[DKT_NODE_STATE_COUNT];
     dkt_records_t waiting;

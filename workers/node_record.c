@@ -53,11 +53,7 @@ void dkt_node_move(dkt_node_t *self, dkt_record_t *record, dkt_node_state_t stat
 
 uint16_t dkt_node_vshard(dkt_node_t *self, const dkt_client_t *client)
 {
-    if (!dkt_client_equal(&self->hashed, client)) {
-        self->hashed = *client;
-        self->hashed_vshard = dkt_client_vshard(client);
-    }
-    return self->hashed_vshard;
+    return dkt_client_vshard_seen(&self->vshard_seen, client);
 }
 
 dkt_record_t *dkt_node_find(dkt_node_t *self, const dkt_client_t *client)

@@ -4,6 +4,7 @@
  * their tenant's actor; a few are the directory's business and go to the accounts actor.
  */
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,7 +226,8 @@ static bool s_client_of(dkt_node_t *self, const dkt_request_t *request, dkt_clie
     switch (dkt_method_row(request->method)->route) {
     case DKT_ROUTE_CLIENT:
         id = request->client_id;
-        return id.data && dkt_client_parse((const char *)id.data, id.len, client) &&
+        return id.data &&
+               dkt_client_parse_seen(&self->client_seen, (const char *)id.data, id.len, client) &&
                s_is_genuine(self, client);
     case DKT_ROUTE_TICKET:
         id = request->ticket_id;
@@ -248,7 +250,7 @@ static dkt_work_mail_t *s_make_work(dkt_node_t *self, const dkt_node_link_t *lin
     if (!work) {
         abort();
     }
-    memset(work, 0, sizeof *work); /* what is behind it is copied */
+    memset(work, 0, offsetof(dkt_work_mail_t, work.head)); /* what is behind it is written whole */
     work->table = table;
     work->work.seq = request->seq;
     work->work.deadline_mono_ms = self->now_mono_ms + request->budget_left_ms;
@@ -279,7 +281,7 @@ void dkt_node_request(dkt_node_t *self, dkt_node_link_t *link, dkt_table_version
         return;
     }
     work->work.method = (uint8_t)request.method;
-    work->work.checked = true;
+    dkt_work_keep(&work->work, &request);
     work->present = request.present;
     if (request.present & DKT_PARAM_BIT(REQUEST_ID)) {
         work->request_id = request.request_id;

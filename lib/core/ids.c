@@ -14,7 +14,8 @@
 
 #define S_CLIENT_TAG_AT 8
 #define S_CLIENT_TAG    4
-#define S_CLIENT_CHARS  (S_PREFIX_CHARS + 16)
+
+_Static_assert(DKT_CLIENT_CHARS == S_PREFIX_CHARS + 16, "a prefix, and 12 bytes in groups of 3");
 
 #define S_OWNER_AT  1 /* the client inside a ticket or slot id, after the kid */
 #define S_TAG_BYTES 8
@@ -217,10 +218,27 @@ void dkt_client_text(const dkt_client_t *client, dkt_id_text_t *out)
 bool dkt_client_parse(const char *text, uint32_t len, dkt_client_t *client)
 {
     dkt_client_t parsed;
-    if (!s_read_text(s_client_prefix, text, len, S_CLIENT_CHARS, parsed.bytes, DKT_CLIENT_BYTES)) {
+    if (!s_read_text(s_client_prefix, text, len, DKT_CLIENT_CHARS, parsed.bytes,
+                     DKT_CLIENT_BYTES)) {
         return false;
     }
     *client = parsed;
+    return true;
+}
+
+bool dkt_client_parse_seen(dkt_client_seen_t *seen, const char *text, uint32_t len,
+                           dkt_client_t *client)
+{
+    if (!seen->any || !text || len != sizeof seen->text ||
+        memcmp(seen->text, text, sizeof seen->text) != 0) {
+        if (!dkt_client_parse(text, len, client)) {
+            return false;
+        }
+        memcpy(seen->text, text, sizeof seen->text);
+        seen->client = *client;
+        seen->any = true;
+    }
+    *client = seen->client;
     return true;
 }
 
@@ -300,7 +318,17 @@ uint16_t dkt_client_vshard(const dkt_client_t *client)
 {
     dkt_id_text_t text;
     dkt_client_text(client, &text);
-    return (uint16_t)(XXH64(text.text, S_CLIENT_CHARS, 0) % DKT_VSHARDS);
+    return (uint16_t)(XXH64(text.text, DKT_CLIENT_CHARS, 0) % DKT_VSHARDS);
+}
+
+uint16_t dkt_client_vshard_seen(dkt_vshard_seen_t *seen, const dkt_client_t *client)
+{
+    if (!seen->any || !dkt_client_equal(&seen->client, client)) {
+        seen->any = true;
+        seen->client = *client;
+        seen->vshard = dkt_client_vshard(client);
+    }
+    return seen->vshard;
 }
 
 static bool s_is_dash(unsigned at)

@@ -67,6 +67,20 @@ dkt_client_t dkt_client_make(const dkt_keyring_t *ring, const uint8_t random[7])
 void dkt_client_text(const dkt_client_t *client, dkt_id_text_t *out);
 /* False: not of the form of a client id. Says nothing about its tag. */
 DKT_CHECKED bool dkt_client_parse(const char *text, uint32_t len, dkt_client_t *client);
+
+#define DKT_CLIENT_CHARS 19
+
+/* The client id that was read last, and its bytes: a client's requests come together, and a client
+ * has one text only, so that comparing texts is enough. All zero: none yet. */
+typedef struct {
+    bool any;
+    char text[DKT_CLIENT_CHARS];
+    dkt_client_t client;
+} dkt_client_seen_t;
+
+/* dkt_client_parse with that memory. */
+DKT_CHECKED bool dkt_client_parse_seen(dkt_client_seen_t *seen, const char *text, uint32_t len,
+                                       dkt_client_t *client);
 /* Does the tag match? */
 DKT_CHECKED bool dkt_client_verify(const dkt_keyring_t *ring, const dkt_client_t *client);
 bool dkt_client_equal(const dkt_client_t *a, const dkt_client_t *b);
@@ -85,6 +99,15 @@ DKT_CHECKED bool dkt_slot_parse(const dkt_keyring_t *ring, const char *text, uin
 
 /* vshard = XXH64 (client_id text, seed 0) % DKT_VSHARDS. */
 uint16_t dkt_client_vshard(const dkt_client_t *client);
+
+/* The same with a memory of the last one. All zero: none yet. */
+typedef struct {
+    bool any;
+    dkt_client_t client;
+    uint16_t vshard;
+} dkt_vshard_seen_t;
+
+uint16_t dkt_client_vshard_seen(dkt_vshard_seen_t *seen, const dkt_client_t *client);
 
 /* Exactly canonical base64url without padding: decodes `len` characters into at most `max` bytes.
  * libsodium's decoder alone takes 0xdf for '_' and 0xad for '-'. */

@@ -318,14 +318,14 @@ uint32_t dkt_ledger_available(dkt_ledger_t *self, int64_t now_ms, uint8_t class_
     if (cache->version == self->version && cache->first == first && cache->last == last) {
         return cache->count;
     }
-    uint32_t free_lanes;
-    if (s_only_free_lanes(self, class_index, &free_lanes)) {
-        return free_lanes;
+    uint32_t count;
+    if (!s_only_free_lanes(self, class_index, &count)) {
+        if (!self->shape.limited) {
+            s_count_available(self, first);
+            return cache->count;
+        }
+        count = s_try_available(self, class_index);
     }
-    if (!self->shape.limited) {
-        s_count_available(self, first);
-        return cache->count;
-    }
-    *cache = (dkt_li_available_t){self->version, first, last, s_try_available(self, class_index)};
-    return cache->count;
+    *cache = (dkt_li_available_t){self->version, first, last, count};
+    return count;
 }

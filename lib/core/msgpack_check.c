@@ -120,23 +120,6 @@ bool dkt_mp_wide(dkt_mp_t *mp, uint8_t first, dkt_mp_token_t *token)
     return false;
 }
 
-void dkt_mp_skip(dkt_mp_t *mp, const dkt_mp_token_t *token)
-{
-    dkt_mp_token_t inner = *token;
-    uint64_t open = 0; /* values still to step over; no more than bytes in the frame */
-    for (;;) {
-        if (inner.kind == DKT_MP_ARRAY) {
-            open += inner.count;
-        } else if (inner.kind == DKT_MP_MAP) {
-            open += 2 * (uint64_t)inner.count;
-        }
-        if (open == 0 || !dkt_mp_next(mp, &inner)) {
-            return;
-        }
-        open--;
-    }
-}
-
 /* -- text -------------------------------------------------------------------------------------- */
 
 #define S_ONES  UINT64_C(0x0101010101010101)
@@ -271,7 +254,8 @@ typedef struct {
 } s_level_t;
 
 typedef struct {
-    unsigned depth; /* open containers */
+    unsigned depth;  /* open containers */
+    unsigned around; /* those of them that were opened before, by somebody else */
     s_level_t levels[DKT_MSGPACK_DEPTH_MAX];
 } s_stack_t;
 
@@ -325,36 +309,60 @@ static void s_count_value(s_level_t *level)
     level->key_next = level->is_map;
 }
 
-bool dkt_msgpack_check(const uint8_t *bytes, size_t len)
+/* Takes one token of the value that is being checked; false if it must not stand there. */
+static bool s_take(s_stack_t *stack, const dkt_mp_token_t *token)
 {
-    if (len == 0) {
+    if (token->kind == DKT_MP_STR && !dkt_utf8_check(token->view.data, token->view.len)) {
         return false;
     }
+    s_level_t *level = stack->depth > stack->around ? &stack->levels[stack->depth - 1] : NULL;
+    if (level && level->key_next) {
+        return s_take_key(level, token);
+    }
+    if (level) {
+        s_count_value(level);
+    }
+    if ((token->kind == DKT_MP_ARRAY || token->kind == DKT_MP_MAP) && !s_open(stack, token)) {
+        return false;
+    }
+    while (stack->depth > stack->around && stack->levels[stack->depth - 1].left == 0) {
+        stack->depth--;
+    }
+    return true;
+}
+
+bool dkt_mp_check_value(dkt_mp_t *mp, unsigned around)
+{
     s_stack_t stack;
-    stack.depth = 0;
-    dkt_mp_t mp = {.at = bytes, .end = bytes + len};
+    stack.depth = stack.around = around;
     do {
         dkt_mp_token_t token;
-        if (!dkt_mp_next(&mp, &token) ||
-            (token.kind == DKT_MP_STR && !dkt_utf8_check(token.view.data, token.view.len))) {
+        if (!dkt_mp_next(mp, &token) || !s_take(&stack, &token)) {
             return false;
         }
-        s_level_t *level = stack.depth ? &stack.levels[stack.depth - 1] : NULL;
-        if (level && level->key_next) {
-            if (!s_take_key(level, &token)) {
-                return false;
-            }
-            continue;
-        }
-        if (level) {
-            s_count_value(level);
-        }
-        if ((token.kind == DKT_MP_ARRAY || token.kind == DKT_MP_MAP) && !s_open(&stack, &token)) {
+    } while (stack.depth > around);
+    return true;
+}
+
+bool dkt_msgpack_check(const uint8_t *bytes, size_t len)
+{
+    dkt_mp_t mp = {.at = bytes, .end = bytes + len};
+    return len > 0 && dkt_mp_check_value(&mp, 0) && mp.at == mp.end;
+}
+
+/* -- for decoders that check while they read --------------------------------------------------- */
+
+bool dkt_mp_take_stranger(dkt_mp_strangers_t *strangers, dkt_view_t key)
+{
+    for (uint32_t i = 0; i < strangers->count; i++) {
+        if (strangers->keys[i].len == key.len &&
+            memcmp(strangers->keys[i].data, key.data, key.len) == 0) {
             return false;
         }
-        while (stack.depth && stack.levels[stack.depth - 1].left == 0) {
-            stack.depth--;
-        }
-    } while (stack.depth);
-    return mp.at == mp.end;
+    }
+    if (strangers->count == DKT_MAP_KEYS_MAX) {
+        return false;
+    }
+    strangers->keys[strangers->count++] = key;
+    return dkt_utf8_check(key.data, key.len);
 }

@@ -3,10 +3,10 @@
  * The wire contract "docket/1" (page 4) as data: methods and parameters are rows of tables, a
  * request is a struct of borrowed views, an answer is written by one function per shape.
  *
- * Reading: the bounded pre-check (dkt_msgpack_check), then the same token reader again
- * (proto_mp.h), so nothing is allocated: msgpack-c takes 24 bytes for each byte of a hostile frame,
- * 390 KB for the largest. Writing: msgpack-c's packer over a caller's buffer with a sticky error;
- * `failed` says whether all fitted.
+ * Reading: checked and understood in one pass of one token reader (proto_mp.h), so nothing is
+ * allocated: msgpack-c takes 24 bytes for each byte of a hostile frame, 390 KB for the largest.
+ * What dkt_msgpack_check refuses no decoder takes. Writing: msgpack-c's packer over a caller's
+ * buffer with a sticky error; `failed` says whether all fitted.
  */
 #ifndef DKT_CORE_PROTO_H
 #define DKT_CORE_PROTO_H
@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "lib/core/ids.h"
 #include "lib/core/ledger.h"
@@ -156,18 +157,20 @@ typedef struct {
     dkt_err_t argument;
 } dkt_request_t;
 
-/* The bounded pre-check, without allocation: one complete msgpack value that fills `len` exactly,
- * depth <= DKT_MSGPACK_DEPTH_MAX, counts and lengths within the bytes that are there, no ext type,
- * str is UTF-8 without U+0000, map keys are str, no key twice in one map. */
+/* What comes before the tables: all there is to know of a request that has none of them and nothing
+ * wrong in it. */
+#define DKT_REQUEST_HEAD_BYTES offsetof(dkt_request_t, classes)
+
+/* The bounded check of what comes from a stranger, without allocation: one complete msgpack value
+ * that fills `len` exactly, depth <= DKT_MSGPACK_DEPTH_MAX, counts and lengths within the bytes
+ * that are there, no ext type, str is UTF-8 without U+0000, map keys are str, no key twice in one
+ * map. */
 DKT_CHECKED bool dkt_msgpack_check(const uint8_t *bytes, size_t len);
 
 /* MALFORMED (out->msgid is set if it could be read, else 0), UNKNOWN_METHOD, or OK with
  * out->argument telling whether the parameters are well. Allocates nothing. */
 DKT_CHECKED dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t *out,
                                             dkt_err_t *err);
-/* The same for bytes that dkt_request_decode has taken before: they are not checked again. */
-DKT_CHECKED dkt_status_t dkt_request_decode_again(const uint8_t *bytes, size_t len,
-                                                  dkt_request_t *out, dkt_err_t *err);
 
 /* Which of the compared parameters differ between two requests of one request_id. Digests are kept
  * instead of the requests. 0 is the digest of an absent parameter. */
@@ -206,7 +209,11 @@ void dkt_w_bool(dkt_w_t *w, bool value);
 void dkt_w_int(dkt_w_t *w, int64_t value);
 void dkt_w_uint(dkt_w_t *w, uint64_t value);
 void dkt_w_str(dkt_w_t *w, const char *text, size_t len);
-void dkt_w_cstr(dkt_w_t *w, const char *text);
+/* Here, because most texts are keys, whose length the compiler knows. */
+static inline void dkt_w_cstr(dkt_w_t *w, const char *text)
+{
+    dkt_w_str(w, text, strlen(text));
+}
 void dkt_w_bin(dkt_w_t *w, const uint8_t *bytes, size_t len);
 void dkt_w_array(dkt_w_t *w, uint32_t count);
 void dkt_w_map(dkt_w_t *w, uint32_t count);

@@ -11,12 +11,14 @@
 
 #define S_ANSWER_ELEMENTS 4
 #define S_ANSWER_TYPE     1
+#define S_VALUE_DEPTH     2 /* containers around a value of the result's or the error's map */
 
 typedef bool s_read_fn(const dkt_mp_token_t *token, void *field);
 
 typedef struct {
     const char *key;
-    uint32_t key_len;
+    uint16_t head; /* length and first byte: tells nearly all keys apart */
+    uint16_t key_len;
     s_read_fn *read;
     size_t offset; /* in dkt_answer_t */
 } s_field_t;
@@ -67,9 +69,11 @@ static bool s_read_code(const dkt_mp_token_t *token, void *field)
     return true;
 }
 
+#define S_HEAD(len, first) ((uint16_t)((len) | (unsigned)(first) << 8))
 #define ROW(key, reader, field)                                                                    \
     {                                                                                              \
-        key, sizeof(key) - 1, s_read_##reader, offsetof(dkt_answer_t, field)                       \
+        key, S_HEAD(sizeof(key) - 1, (key)[0]), sizeof(key) - 1, s_read_##reader,                  \
+            offsetof(dkt_answer_t, field)                                                          \
     }
 
 static const s_field_t s_result_fields[] = {
@@ -92,6 +96,9 @@ static const s_field_t s_result_fields[] = {
     {0},
 };
 
+_Static_assert(sizeof s_result_fields / sizeof s_result_fields[0] <= 32,
+               "a set of them is 32 bits");
+
 static const s_field_t s_error_fields[] = {
     ROW("code", code, status),
     ROW("message", view, message),
@@ -100,29 +107,41 @@ static const s_field_t s_error_fields[] = {
     {0},
 };
 
-static const s_field_t *s_find(const s_field_t *fields, dkt_view_t key)
+/* The row of a key, the one behind the table if it is none of ours. */
+static const s_field_t *s_find(const s_field_t *field, dkt_view_t key)
 {
-    while (fields->key &&
-           (fields->key_len != key.len || memcmp(fields->key, key.data, key.len) != 0)) {
-        fields++;
+    uint16_t head = key.len > 0 && key.len <= UINT8_MAX ? S_HEAD(key.len, key.data[0]) : 0;
+    while (field->key &&
+           (field->head != head || memcmp(field->key, key.data, field->key_len) != 0)) {
+        field++;
     }
-    return fields->key ? fields : NULL;
+    return field;
 }
 
+/* Checks and reads in one pass, as requests are read (proto_request.c). */
 static bool s_read_pairs(dkt_mp_t *mp, uint32_t pairs, const s_field_t *fields, dkt_answer_t *out)
 {
+    dkt_mp_strangers_t strangers;
+    strangers.count = 0;
+    uint32_t seen = 0;
+    if (pairs > DKT_MAP_KEYS_MAX) {
+        return false;
+    }
     for (uint32_t i = 0; i < pairs; i++) {
-        dkt_mp_token_t key, value;
-        if (!dkt_mp_next(mp, &key) || !dkt_mp_next(mp, &value)) {
+        dkt_view_t key;
+        dkt_mp_token_t value;
+        dkt_mp_t rest;
+        if (!dkt_mp_next_key(mp, &key)) {
             return false;
         }
-        const s_field_t *field = s_find(fields, key.view);
-        if (field && value.kind != DKT_MP_NIL &&
-            !field->read(&value, (char *)out + field->offset)) {
+        const s_field_t *field = s_find(fields, key);
+        uint32_t bit = field->key ? UINT32_C(1) << (field - fields) : 0;
+        bool first = bit ? (seen & bit) == 0 : dkt_mp_take_stranger(&strangers, key);
+        seen |= bit;
+        if (!first || !dkt_mp_take_value(mp, S_VALUE_DEPTH, &value, &rest) ||
+            (bit && value.kind != DKT_MP_NIL &&
+             !field->read(&value, (char *)out + field->offset))) {
             return false;
-        }
-        if (value.kind == DKT_MP_ARRAY || value.kind == DKT_MP_MAP) {
-            dkt_mp_skip(mp, &value);
         }
     }
     return true;
@@ -163,16 +182,15 @@ static bool s_read_answer(const uint8_t *bytes, size_t len, dkt_answer_t *out)
     if (!dkt_mp_next(mp, &token)) {
         return false;
     }
-    if (token.kind == DKT_MP_MAP) {
-        return s_read_error(mp, token.count, out);
-    }
-    return token.kind == DKT_MP_NIL && s_read_result(mp, out);
+    bool read = token.kind == DKT_MP_MAP ? s_read_error(mp, token.count, out)
+                                         : token.kind == DKT_MP_NIL && s_read_result(mp, out);
+    return read && mp->at == mp->end;
 }
 
 dkt_status_t dkt_answer_decode(const uint8_t *bytes, size_t len, dkt_answer_t *out, dkt_err_t *err)
 {
     memset(out, 0, sizeof *out);
-    if (!dkt_msgpack_check(bytes, len) || !s_read_answer(bytes, len, out)) {
+    if (!s_read_answer(bytes, len, out)) {
         return dkt_fail(err, DKT_MALFORMED, NULL,
                         "an answer is msgpack [1, msgid, error, result], depth at most 4");
     }

@@ -38,11 +38,14 @@ typedef struct {
     const uint8_t *at, *end;
 } dkt_mp_t;
 
-#define DKT_MP_FIXMAP   0x80
-#define DKT_MP_FIXARRAY 0x90
-#define DKT_MP_FIXSTR   0xa0
-#define DKT_MP_LEADS    0xc0
-#define DKT_MP_NEGFIX   0xe0
+#define DKT_MP_FIXMAP      0x80
+#define DKT_MP_FIXARRAY    0x90
+#define DKT_MP_FIXSTR      0xa0
+#define DKT_MP_NIL_BYTE    0xc0
+#define DKT_MP_UINT8       0xcc
+#define DKT_MP_LEADS       0xc0
+#define DKT_MP_FIXSTR_MASK 0xe0
+#define DKT_MP_NEGFIX      0xe0
 
 static inline size_t dkt_mp_left(const dkt_mp_t *mp)
 {
@@ -78,7 +81,7 @@ static inline bool dkt_mp_take_count(dkt_mp_t *mp, uint64_t count, dkt_mp_kind_t
 DKT_CHECKED bool dkt_mp_wide(dkt_mp_t *mp, uint8_t first, dkt_mp_token_t *token);
 
 /* The next token, false at the end of the bytes, for an invalid lead byte, or where a length or
- * count says more than the bytes that are left. Here, because every request is read three times. */
+ * count says more than the bytes that are left. Here, because every request is read twice. */
 DKT_CHECKED static inline bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
 {
     token->kind = DKT_MP_INVALID;
@@ -105,12 +108,63 @@ DKT_CHECKED static inline bool dkt_mp_next(dkt_mp_t *mp, dkt_mp_token_t *token)
     return dkt_mp_wide(mp, first, token);
 }
 
-/* Steps over the rest of a value whose first token was read, for bytes that passed
- * dkt_msgpack_check. */
-void dkt_mp_skip(dkt_mp_t *mp, const dkt_mp_token_t *token);
+/* The next token if it is text, as keys are: nearly all of them are short. */
+DKT_CHECKED static inline bool dkt_mp_next_key(dkt_mp_t *mp, dkt_view_t *key)
+{
+    dkt_mp_token_t token;
+    if (mp->at < mp->end && (*mp->at & DKT_MP_FIXSTR_MASK) == DKT_MP_FIXSTR) {
+        uint32_t len = *mp->at & (uint8_t)~DKT_MP_FIXSTR_MASK;
+        mp->at++;
+        if (len > dkt_mp_left(mp)) {
+            return false;
+        }
+        *key = (dkt_view_t){.data = mp->at, .len = len};
+        mp->at += len;
+        return true;
+    }
+    if (!dkt_mp_next(mp, &token) || token.kind != DKT_MP_STR) {
+        return false;
+    }
+    *key = token.view;
+    return true;
+}
+
+/* The pre-check of one value, whatever is behind it: as dkt_msgpack_check (proto.h), inside
+ * `around` containers that are open already. The cursor ends behind the value. */
+DKT_CHECKED bool dkt_mp_check_value(dkt_mp_t *mp, unsigned around);
 
 /* Valid UTF-8 without U+0000? */
 DKT_CHECKED bool dkt_utf8_check(const uint8_t *bytes, size_t len);
+
+/* The same for decoders that check while they read: the next value up to its end, its first token,
+ * and in `rest` where a container's content begins. */
+DKT_CHECKED static inline bool dkt_mp_take_value(dkt_mp_t *mp, unsigned around,
+                                                 dkt_mp_token_t *token, dkt_mp_t *rest)
+{
+    dkt_mp_t begin = *mp;
+    if (!dkt_mp_next(mp, token)) {
+        return false;
+    }
+    *rest = *mp;
+    if (token->kind == DKT_MP_STR) {
+        return dkt_utf8_check(token->view.data, token->view.len);
+    }
+    if (token->kind == DKT_MP_ARRAY || token->kind == DKT_MP_MAP) {
+        *mp = begin;
+        return dkt_mp_check_value(mp, around);
+    }
+    return true;
+}
+
+/* Keys of one map that its reader does not know: they are ignored, but stand there once. At most
+ * DKT_MAP_KEYS_MAX, so that comparing each with all costs a hostile frame's reader microseconds. */
+typedef struct {
+    uint32_t count;
+    dkt_view_t keys[DKT_MAP_KEYS_MAX];
+} dkt_mp_strangers_t;
+
+/* False: it is no text, or was there before. */
+DKT_CHECKED bool dkt_mp_take_stranger(dkt_mp_strangers_t *strangers, dkt_view_t key);
 
 /* Characters (code points) of valid UTF-8. */
 uint32_t dkt_utf8_chars(dkt_view_t text);

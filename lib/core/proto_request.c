@@ -12,8 +12,11 @@
 
 #define S_REQUEST_ELEMENTS 4 /* [0, msgid, method, [params]] */
 #define S_REQUEST_TYPE     0
+#define S_PARAMS_DEPTH     3 /* containers around a value of the params map */
 
-static bool s_next_is(dkt_mp_t *mp, dkt_mp_kind_t kind, dkt_mp_token_t *token)
+_Static_assert(S_PARAMS_DEPTH < DKT_MSGPACK_DEPTH_MAX, "a value may be a map of numbers");
+
+static inline bool s_next_is(dkt_mp_t *mp, dkt_mp_kind_t kind, dkt_mp_token_t *token)
 {
     return dkt_mp_next(mp, token) && token->kind == kind;
 }
@@ -32,7 +35,7 @@ static uint32_t s_peek_msgid(const uint8_t *bytes, size_t len)
     return found ? (uint32_t)msgid.number : 0;
 }
 
-/* Reads up to the pairs of the params map, in bytes that passed the check. */
+/* Reads up to the pairs of the params map. */
 static bool s_read_envelope(dkt_mp_t *mp, uint32_t *msgid, dkt_view_t *method, uint32_t *pairs)
 {
     dkt_mp_token_t token;
@@ -42,16 +45,12 @@ static bool s_read_envelope(dkt_mp_t *mp, uint32_t *msgid, dkt_view_t *method, u
         return false;
     }
     *msgid = (uint32_t)token.number;
-    if (!s_next_is(mp, DKT_MP_STR, &token)) {
-        return false;
-    }
-    *method = token.view;
-    if (!s_next_is(mp, DKT_MP_ARRAY, &token) || token.count != 1 ||
+    if (!dkt_mp_next_key(mp, method) || !s_next_is(mp, DKT_MP_ARRAY, &token) || token.count != 1 ||
         !s_next_is(mp, DKT_MP_MAP, &token)) {
         return false;
     }
     *pairs = token.count;
-    return true;
+    return token.count <= DKT_MAP_KEYS_MAX;
 }
 
 static const struct {
@@ -74,27 +73,37 @@ static dkt_method_t s_find_method(dkt_view_t name)
     return (dkt_method_t)i;
 }
 
-/* Collects the values of accepted parameters; the answer is the mask of those that are there. */
-static uint32_t s_collect(dkt_mp_t *mp, uint32_t pairs, uint32_t accepted,
-                          dkt_param_value_t values[DKT_PARAM_COUNT])
+/* -- the params map: checked and read in one pass ---------------------------------------------- */
+
+/* Collects the values of accepted parameters and says which are there. Everything that
+ * dkt_msgpack_check asks for is asked for here, as the bytes are read: false if one of them is not
+ * as it must be. */
+static bool s_collect(dkt_mp_t *mp, uint32_t pairs, uint32_t accepted,
+                      dkt_param_value_t values[DKT_PARAM_COUNT], uint32_t *given)
 {
-    uint32_t given = 0;
+    dkt_mp_strangers_t strangers;
+    strangers.count = 0;
+    uint32_t seen = 0;
+    *given = 0;
     for (uint32_t i = 0; i < pairs; i++) {
-        dkt_mp_token_t key, value;
-        if (!dkt_mp_next(mp, &key) || !dkt_mp_next(mp, &value)) {
-            break;
+        dkt_view_t key;
+        dkt_param_value_t ignored;
+        if (!dkt_mp_next_key(mp, &key)) {
+            return false;
         }
-        dkt_param_t param = dkt_param_find(key.view);
-        if (param < DKT_PARAM_COUNT && (accepted & UINT32_C(1) << param) &&
-            value.kind != DKT_MP_NIL) {
-            given |= UINT32_C(1) << param;
-            values[param] = (dkt_param_value_t){.token = value, .rest = *mp};
+        dkt_param_t param = dkt_param_find(key);
+        uint32_t bit = param < DKT_PARAM_COUNT ? UINT32_C(1) << param : 0;
+        bool first = bit ? (seen & bit) == 0 : dkt_mp_take_stranger(&strangers, key);
+        seen |= bit;
+        dkt_param_value_t *value = accepted & bit ? &values[param] : &ignored;
+        if (!first || !dkt_mp_take_value(mp, S_PARAMS_DEPTH, &value->token, &value->rest)) {
+            return false;
         }
-        if (value.kind == DKT_MP_ARRAY || value.kind == DKT_MP_MAP) {
-            dkt_mp_skip(mp, &value);
+        if (value != &ignored && value->token.kind != DKT_MP_NIL) {
+            *given |= bit;
         }
     }
-    return given;
+    return true;
 }
 
 /* Every parameter is read, in the table's order, even behind a wrong one: the checks that come
@@ -133,36 +142,46 @@ static void s_clear(dkt_request_t *out)
     dkt_params_default(out);
 }
 
+/* The whole frame in one pass. Only `msgid` and `method` of `out` are written, and only if all of
+ * it is well-formed. */
+static bool s_read(const uint8_t *bytes, size_t len, dkt_param_value_t values[DKT_PARAM_COUNT],
+                   uint32_t *given, dkt_request_t *out)
+{
+    dkt_mp_t mp = {.at = bytes, .end = bytes + len};
+    dkt_view_t name;
+    uint32_t msgid, pairs;
+    if (len == 0 || len > DKT_FRAME_BYTES_MAX || !s_read_envelope(&mp, &msgid, &name, &pairs)) {
+        return false;
+    }
+    dkt_method_t method = s_find_method(name);
+    bool known = method != DKT_METHOD_COUNT;
+    if (!known && !dkt_utf8_check(name.data, name.len)) {
+        return false;
+    }
+    if (!s_collect(&mp, pairs, known ? dkt_params_accepted(method) : 0, values, given) ||
+        mp.at != mp.end) {
+        return false;
+    }
+    out->msgid = msgid;
+    out->method = method;
+    return true;
+}
+
 dkt_status_t dkt_request_decode(const uint8_t *bytes, size_t len, dkt_request_t *out,
                                 dkt_err_t *err)
 {
-    if (len == 0 || len > DKT_FRAME_BYTES_MAX || !dkt_msgpack_check(bytes, len)) {
-        s_clear(out);
-        out->msgid = s_peek_msgid(bytes, len);
-        return s_malformed(err);
-    }
-    return dkt_request_decode_again(bytes, len, out, err);
-}
-
-dkt_status_t dkt_request_decode_again(const uint8_t *bytes, size_t len, dkt_request_t *out,
-                                      dkt_err_t *err)
-{
-    dkt_mp_t mp = {.at = bytes, .end = bytes + len};
-    dkt_view_t method;
-    uint32_t pairs;
+    dkt_param_value_t values[DKT_PARAM_COUNT];
+    uint32_t given;
     s_clear(out);
-    if (!s_read_envelope(&mp, &out->msgid, &method, &pairs)) {
+    if (!s_read(bytes, len, values, &given, out)) {
         out->msgid = s_peek_msgid(bytes, len);
         return s_malformed(err);
     }
-    out->method = s_find_method(method);
     if (out->method == DKT_METHOD_COUNT) {
         return dkt_fail(err, DKT_UNKNOWN_METHOD, NULL, NULL);
     }
     const dkt_method_row_t *row = dkt_method_row(out->method);
     uint32_t required = row->required | (row->request_id ? DKT_PARAM_BIT(REQUEST_ID) : 0);
-    dkt_param_value_t values[DKT_PARAM_COUNT];
-    uint32_t given = s_collect(&mp, pairs, dkt_params_accepted(out->method), values);
     s_read_params(values, given, required, out);
     return DKT_OK;
 }

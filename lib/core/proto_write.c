@@ -69,11 +69,6 @@ void dkt_w_str(dkt_w_t *w, const char *text, size_t len)
     msgpack_pack_str_body(&packer, text, len);
 }
 
-void dkt_w_cstr(dkt_w_t *w, const char *text)
-{
-    dkt_w_str(w, text, strlen(text));
-}
-
 void dkt_w_bin(dkt_w_t *w, const uint8_t *bytes, size_t len)
 {
     msgpack_packer packer = s_packer(w);
@@ -95,13 +90,13 @@ void dkt_w_map(dkt_w_t *w, uint32_t count)
 
 /* -- answers ----------------------------------------------------------------------------------- */
 
-static void s_put_text(dkt_w_t *w, const char *key, const char *value)
+static inline void s_put_text(dkt_w_t *w, const char *key, const char *value)
 {
     dkt_w_cstr(w, key);
     dkt_w_cstr(w, value);
 }
 
-static void s_put_int(dkt_w_t *w, const char *key, int64_t value)
+static inline void s_put_int(dkt_w_t *w, const char *key, int64_t value)
 {
     dkt_w_cstr(w, key);
     dkt_w_int(w, value);

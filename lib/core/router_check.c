@@ -53,7 +53,6 @@ static dkt_status_t s_check_tenant(dkt_router_t *self, dkt_instant_t now,
                                    const dkt_request_t *request, dkt_rt_checked_t *checked,
                                    dkt_err_t *err)
 {
-    (void)self;
     (void)now;
     const dkt_method_row_t *row = dkt_method_row(request->method);
     dkt_client_t client;
@@ -61,7 +60,8 @@ static dkt_status_t s_check_tenant(dkt_router_t *self, dkt_instant_t now,
         !((row->required | row->optional) & DKT_PARAM_BIT(CLIENT_ID))) {
         return DKT_OK;
     }
-    if (!dkt_client_parse((const char *)request->client_id.data, request->client_id.len, &client) ||
+    if (!dkt_client_parse_seen(&self->client_seen, (const char *)request->client_id.data,
+                               request->client_id.len, &client) ||
         !dkt_client_equal(&client, &checked->claims.client)) {
         return dkt_fail(err, DKT_PERMISSION_DENIED, "client_id", "not the client of the token");
     }
@@ -82,18 +82,18 @@ static dkt_status_t s_check_arguments(dkt_router_t *self, dkt_instant_t now,
 }
 
 /* By client_id. An account that cannot exist looks like one that does not: login never tells. */
-static dkt_status_t s_route_client(const dkt_request_t *request, dkt_rt_checked_t *checked,
-                                   dkt_err_t *err)
+static dkt_status_t s_route_client(dkt_router_t *self, const dkt_request_t *request,
+                                   dkt_rt_checked_t *checked, dkt_err_t *err)
 {
     dkt_client_t client;
     if (!s_has_tenant(request, checked)) { /* else it is the token's, whose vshard is known */
-        if (!dkt_client_parse((const char *)request->client_id.data, request->client_id.len,
-                              &client)) {
+        if (!dkt_client_parse_seen(&self->client_seen, (const char *)request->client_id.data,
+                                   request->client_id.len, &client)) {
             return request->method == DKT_METHOD_LOGIN
                        ? dkt_fail(err, DKT_UNAUTHENTICATED, NULL, NULL)
                        : dkt_fail(err, DKT_NOT_FOUND, "client_id", NULL);
         }
-        checked->vshard = dkt_client_vshard(&client);
+        checked->vshard = dkt_client_vshard_seen(&self->vshard_seen, &client);
     }
     if (request->slot_id.data &&
         !dkt_id_client((const char *)request->slot_id.data, request->slot_id.len, &client)) {
@@ -104,8 +104,8 @@ static dkt_status_t s_route_client(const dkt_request_t *request, dkt_rt_checked_
 
 /* By the client inside a ticket or slot id; on the public endpoint it must be the token's, and
  * another tenant's id is as unknown as one that never was. */
-static dkt_status_t s_route_id(const dkt_request_t *request, dkt_view_t id, const char *field,
-                               dkt_rt_checked_t *checked, dkt_err_t *err)
+static dkt_status_t s_route_id(dkt_router_t *self, const dkt_request_t *request, dkt_view_t id,
+                               const char *field, dkt_rt_checked_t *checked, dkt_err_t *err)
 {
     dkt_client_t client;
     if (!dkt_id_client((const char *)id.data, id.len, &client) ||
@@ -113,7 +113,7 @@ static dkt_status_t s_route_id(const dkt_request_t *request, dkt_view_t id, cons
         return dkt_fail(err, DKT_NOT_FOUND, field, NULL);
     }
     if (!s_has_tenant(request, checked)) {
-        checked->vshard = dkt_client_vshard(&client);
+        checked->vshard = dkt_client_vshard_seen(&self->vshard_seen, &client);
     }
     return DKT_OK;
 }
@@ -124,11 +124,11 @@ static dkt_status_t s_check_ids(dkt_router_t *self, dkt_instant_t now, const dkt
     (void)now;
     switch (dkt_method_row(request->method)->route) {
     case DKT_ROUTE_CLIENT:
-        return s_route_client(request, checked, err);
+        return s_route_client(self, request, checked, err);
     case DKT_ROUTE_TICKET:
-        return s_route_id(request, request->ticket_id, "ticket_id", checked, err);
+        return s_route_id(self, request, request->ticket_id, "ticket_id", checked, err);
     case DKT_ROUTE_SLOT:
-        return s_route_id(request, request->slot_id, "slot_id", checked, err);
+        return s_route_id(self, request, request->slot_id, "slot_id", checked, err);
     case DKT_ROUTE_ANY:
         /* A retry of the same request_id should find the same worker, which may still be at it. */
         checked->vshard = (uint16_t)((request->present & DKT_PARAM_BIT(REQUEST_ID)

@@ -113,6 +113,9 @@ typedef struct {
 } dkt_rt_quota_t;
 
 struct dkt_router {
+    dkt_client_seen_t client_seen;
+    dkt_vshard_seen_t vshard_seen;
+    const dkt_rt_token_t *token_seen; /* of `good`: what the last request came with; may be NULL */
     dkt_router_port_t port;
     dkt_router_config_t config;
     char node[DKT_NODE_BYTES_MAX + 1];

@@ -26,31 +26,6 @@ const char *dkt_tenant_state_name(dkt_tenant_state_t state)
     return s_state_names[state];
 }
 
-void dkt_works_push(dkt_works_t *works, dkt_work_t *work)
-{
-    work->next = NULL;
-    if (works->tail) {
-        works->tail->next = work;
-    } else {
-        works->head = work;
-    }
-    works->tail = work;
-    works->count++;
-}
-
-dkt_work_t *dkt_works_pop(dkt_works_t *works)
-{
-    dkt_work_t *work = works->head;
-    if (work) {
-        works->head = work->next;
-        if (!works->head) {
-            works->tail = NULL;
-        }
-        works->count--;
-    }
-    return work;
-}
-
 /* -- life -- */
 
 dkt_tenant_t *dkt_tenant_new(const dkt_tenant_config_t *config, const dkt_tenant_port_t *port,
@@ -140,9 +115,10 @@ static bool s_ids_ours(dkt_tenant_t *self, dkt_call_t *call)
 {
     const dkt_request_t *request = &call->request;
     dkt_client_t client;
-    if (request->client_id.data && (!dkt_client_parse((const char *)request->client_id.data,
-                                                      request->client_id.len, &client) ||
-                                    !dkt_client_equal(&client, &self->config.client))) {
+    if (request->client_id.data &&
+        (!dkt_client_parse_seen(&self->client_seen, (const char *)request->client_id.data,
+                                request->client_id.len, &client) ||
+         !dkt_client_equal(&client, &self->config.client))) {
         return false;
     }
     if (request->ticket_id.data &&
@@ -159,13 +135,11 @@ static bool s_ids_ours(dkt_tenant_t *self, dkt_call_t *call)
 
 bool dkt_tenant_open(dkt_tenant_t *self, dkt_work_t *work, dkt_call_t *call)
 {
-    dkt_err_t err = {0};
-    memset(call, 0, sizeof *call);
+    dkt_err_t err;
+    memset(call, 0, offsetof(dkt_call_t, request));
     call->work = work;
     call->memo = DKT_MEMO_NONE;
-    dkt_status_t (*decode)(const uint8_t *, size_t, dkt_request_t *, dkt_err_t *) =
-        work->checked ? dkt_request_decode_again : dkt_request_decode;
-    if (decode(work->body, work->len, &call->request, &err) != DKT_OK) {
+    if (dkt_work_decode(work, &call->request, &err) != DKT_OK) {
         dkt_tenant_error(self, work, &err);
         return false;
     }

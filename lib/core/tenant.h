@@ -30,7 +30,8 @@
 #include "lib/core/token.h"
 
 /* One request on its way through a worker. Made by the node loop, freed by whoever the core passes
- * it to. `body` is the client's frame; unless `checked` the core does not trust it. */
+ * it to. `body` is the client's frame, which the core does not trust; `head` is what a decoder of
+ * this process made of it (dkt_work_keep), with views into `body`, so the two live as one. */
 typedef struct dkt_work {
     struct dkt_work *next; /* of whichever list holds it */
     uint64_t seq;          /* the broker's number */
@@ -39,13 +40,21 @@ typedef struct dkt_work {
     uint8_t origin; /* dkt_audience_t */
     uint8_t method; /* dkt_method_t */
     uint16_t vshard;
-    bool checked; /* its body was decoded once: well-formed msgpack */
+    bool kept;    /* `head` is there: the body need not be read again */
     bool suspect; /* its request_id was in a group that the database refused: decide it alone */
     uint8_t token_id[DKT_TOKEN_ID_BYTES];
     int64_t token_issued_ms, token_expires_ms;
     uint32_t len;
+    uint8_t head[DKT_REQUEST_HEAD_BYTES]; /* of a dkt_request_t; undefined unless `kept` */
     uint8_t body[];
 } dkt_work_t;
+
+/* Keeps what was decoded from the work's own body, if its head is all of it: else the core reads
+ * the body again, which is rare (set_tenant, wrong parameters). */
+void dkt_work_keep(dkt_work_t *work, const dkt_request_t *request);
+/* As dkt_request_decode of the body. */
+DKT_CHECKED dkt_status_t dkt_work_decode(const dkt_work_t *work, dkt_request_t *out,
+                                         dkt_err_t *err);
 
 typedef enum { DKT_HASH_VERIFY, DKT_HASH_CREATE } dkt_hash_kind_t;
 

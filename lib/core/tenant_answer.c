@@ -30,7 +30,7 @@ static uint32_t s_msgid(const dkt_work_t *work)
 {
     dkt_request_t request;
     dkt_err_t err;
-    dkt_status_t ignored = dkt_request_decode(work->body, work->len, &request, &err);
+    dkt_status_t ignored = dkt_work_decode(work, &request, &err);
     (void)ignored; /* of a malformed request it is the msgid if that could be read, else 0 */
     return request.msgid;
 }

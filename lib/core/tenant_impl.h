@@ -83,6 +83,7 @@ struct dkt_tenant {
     int64_t mono_ms; /* of the step under way */
     int64_t now_ms;  /* tenant time of the step under way; 0 before TAKING is done */
     dkt_tenant_clock_t clock;
+    dkt_client_seen_t client_seen;
     bool suspended;
 
     /* ownership, from the database */
@@ -143,7 +144,6 @@ struct dkt_tenant {
 /* A request being handled. */
 typedef struct {
     dkt_work_t *work;
-    dkt_request_t request;
     dkt_memo_digest_t digest;
     uint32_t memo;                    /* the LOOKING entry this call decides, or DKT_MEMO_NONE */
     uint64_t number;                  /* ticket_id */
@@ -152,6 +152,7 @@ typedef struct {
     const dkt_ticket_row_t *row;      /* by request_id or number, NULL if none */
     const dkt_ticket_row_t *taken;    /* by nonce, NULL if none */
     const dkt_store_result_t *result; /* list */
+    dkt_request_t request;            /* last: it is large, and written by its decoder alone */
 } dkt_call_t;
 
 #define DKT_ANSWER_BYTES_MAX 2048 /* every answer but get_ticket, list_tickets, set_tenant */
@@ -167,6 +168,7 @@ const dkt_ticket_row_t *dkt_rows_by_id(const dkt_rows_t *self, const dkt_uuid_t 
 const dkt_ticket_row_t *dkt_rows_by_number(const dkt_rows_t *self, uint64_t number);
 const dkt_ticket_row_t *dkt_rows_by_nonce(const dkt_rows_t *self, uint64_t nonce);
 
+/* -- tenant_work.c -- */
 void dkt_works_push(dkt_works_t *works, dkt_work_t *work);
 dkt_work_t *dkt_works_pop(dkt_works_t *works);
 

@@ -80,6 +80,7 @@ static const s_scenario_t s_scenarios[] = {
     {"release_slot", {1, 1, 10}, 1, 256, 6, S_RELEASE, "bronze", "released", false},
     {"allocate_slot", {1, 1, 10}, 1, 256, 6, S_ALLOCATE, "bronze", "created", false},
     {"availability", {1, 1, 10}, 1, 256, 6, S_AVAILABLE, NULL, NULL, false},
+    {"availability open=0", {1, 1, 0}, 1, 256, 6, S_AVAILABLE, NULL, NULL, false},
     {"availability open=400000", {1, 1000, 400000}, 1, 256, 6, S_AVAILABLE, NULL, NULL, false},
     {"availability changed", {1, 1, 10}, 1, 1, 20, S_ANEW, "bronze", NULL, false},
     {"availability changed open=400000",

@@ -5,7 +5,8 @@
  *   - a request without a wrong parameter survives encode and decode unchanged, and encoding is
  *     stable;
  *   - what the pre-check lets through, msgpack-c takes as one whole value; what the pre-check
- *     refuses is never decoded.
+ *     refuses is never decoded, and of what it lets through a request is whatever has the shape of
+ *     one: the decoders check in one pass of their own, which is held against the other one here.
  * Linked with libFuzzer by preset "fuzz", with fuzz_replay.c everywhere else.
  */
 #include <msgpack.h>
@@ -60,13 +61,39 @@ static bool s_request_equal(const dkt_request_t *a, const dkt_request_t *b)
            s_table_equal(a->limits, b->limits, a->limit_count);
 }
 
+/* [type, msgid, .., ..] as msgpack-c sees it. */
+static bool s_is_envelope(const msgpack_object *object, uint64_t type)
+{
+    if (object->type != MSGPACK_OBJECT_ARRAY || object->via.array.size != 4) {
+        return false;
+    }
+    const msgpack_object *elements = object->via.array.ptr;
+    return elements[0].type == MSGPACK_OBJECT_POSITIVE_INTEGER && elements[0].via.u64 == type &&
+           elements[1].type == MSGPACK_OBJECT_POSITIVE_INTEGER && elements[1].via.u64 <= UINT32_MAX;
+}
+
+static bool s_is_request(const msgpack_object *object)
+{
+    if (!s_is_envelope(object, 0)) {
+        return false;
+    }
+    const msgpack_object *elements = object->via.array.ptr;
+    return elements[2].type == MSGPACK_OBJECT_STR && elements[3].type == MSGPACK_OBJECT_ARRAY &&
+           elements[3].via.array.size == 1 &&
+           elements[3].via.array.ptr[0].type == MSGPACK_OBJECT_MAP;
+}
+
 static void s_check_against_msgpack_c(const uint8_t *bytes, size_t len)
 {
+    dkt_request_t request;
+    dkt_err_t err;
     msgpack_unpacked value;
     msgpack_unpacked_init(&value);
     size_t off = 0;
     msgpack_unpack_return got = msgpack_unpack_next(&value, (const char *)bytes, len, &off);
     s_require(got == MSGPACK_UNPACK_SUCCESS && off == len, "checked bytes are one whole value");
+    bool taken = dkt_request_decode(bytes, len, &request, &err) != DKT_MALFORMED;
+    s_require(taken == s_is_request(&value.data), "checked bytes of a request's shape are one");
     msgpack_unpacked_destroy(&value);
 }
 

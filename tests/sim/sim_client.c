@@ -298,6 +298,10 @@ void sim_on_request(world_t *self, const event_t *event)
     work->deadline_mono_ms = sim_now_ms(self) + CLIENT_BUDGET_MS;
     work->len = op->frame_len;
     memcpy(work->body, op->frame, op->frame_len);
+    dkt_request_t decoded;
+    if (dkt_request_decode(work->body, work->len, &decoded, NULL) == DKT_OK) {
+        dkt_work_keep(work, &decoded); /* as a node loop does */
+    }
     for (uint32_t i = 0; i < node->suspect_count; i++) {
         work->suspect |= memcmp(node->suspects[i].bytes, op->request_id.bytes, DKT_UUID_BYTES) == 0;
     }

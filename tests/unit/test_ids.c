@@ -53,6 +53,29 @@ static void test_ids_client_round_trip(void **state)
     assert_true(dkt_client_verify(&ring, &parsed));
 }
 
+static void test_ids_client_seen_before_is_the_same(void **state)
+{
+    (void)state;
+    static const char nothing[DKT_CLIENT_CHARS] = {0};
+    dkt_keyring_t ring = s_ring();
+    dkt_client_seen_t seen = {.any = false};
+    dkt_vshard_seen_t vshard_seen = {.any = false};
+    dkt_client_t none, parsed;
+    assert_false(dkt_client_parse_seen(&seen, nothing, sizeof nothing, &none));
+    assert_false(dkt_client_parse_seen(&seen, NULL, 0, &none));
+    for (uint8_t i = 0; i < 9; i++) {
+        uint8_t random[7] = {i % 3 % 2};
+        dkt_client_t client = dkt_client_make(&ring, random);
+        dkt_id_text_t text;
+        dkt_client_text(&client, &text);
+        assert_true(dkt_client_parse_seen(&seen, text.text, s_len(&text), &parsed));
+        assert_true(dkt_client_equal(&client, &parsed));
+        assert_int_equal(dkt_client_vshard_seen(&vshard_seen, &parsed), dkt_client_vshard(&client));
+        assert_false(dkt_client_parse_seen(&seen, text.text, s_len(&text) - 1, &none));
+        assert_false(dkt_client_parse_seen(&seen, nothing, sizeof nothing, &none));
+    }
+}
+
 /* The bytes are a promise: ids given out live as long as their tickets. */
 static void test_ids_golden_texts(void **state)
 {
@@ -275,6 +298,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ids_client_round_trip),
+        cmocka_unit_test(test_ids_client_seen_before_is_the_same),
         cmocka_unit_test(test_ids_golden_texts),
         cmocka_unit_test(test_ids_ticket_round_trip),
         cmocka_unit_test(test_ids_slot_round_trip),

@@ -118,6 +118,76 @@ static void test_proto_check_cases(void **state)
     assert_int_equal(wrong, 0);
 }
 
+/* Frames with room for one pair: the decoders check in a pass of their own, and must refuse what
+ * dkt_msgpack_check refuses. `key` NULL: the case stands where the key does. */
+static const struct {
+    const char *why, *frame, *key;
+    bool answer, any; /* `any`: nothing else can be wrong with the value, so that both agree */
+} s_places[] = {
+    {"a stranger's value", "940009a470696e679181", "a161", false, true},
+    {"a known parameter, not of this method", "940009a470696e679181", "a77061796c6f6164", false,
+     true},
+    {"a parameter of this method", "940009a56c6f67696e9181", "a870617373776f7264", false, false},
+    {"a parameter", "940009ad6372656174655f7469636b65749181", "a77061796c6f6164", false, true},
+    {"of an unknown method", "940009a4706f6e679181", "a77061796c6f6164", false, true},
+    {"a key", "940009a470696e679181", NULL, false, false},
+    {"an unknown value of a result", "940109c081", "a161", true, true},
+    {"a known value of a result", "940109c081", "a6737461747573", true, false},
+    {"a key of a result", "940109c081", NULL, true, false},
+    {"a value of an error", "94010982a4636f6465a161", "a161", true, false},
+};
+
+static bool s_decodes(bool answer, const uint8_t *bytes, size_t len)
+{
+    dkt_err_t err;
+    dkt_answer_t decoded;
+    dkt_request_t request;
+    return answer ? dkt_answer_decode(bytes, len, &decoded, &err) == DKT_OK
+                  : dkt_request_decode(bytes, len, &request, &err) != DKT_MALFORMED;
+}
+
+static void test_proto_check_decoders_ask_for_the_same(void **state)
+{
+    (void)state;
+    for (size_t p = 0; p < sizeof s_places / sizeof s_places[0]; p++) {
+        for (size_t i = 0; i < sizeof s_cases / sizeof s_cases[0]; i++) {
+            char hex[512];
+            uint8_t bytes[256];
+            snprintf(hex, sizeof hex, "%s%s%s%s", s_places[p].frame,
+                     s_places[p].key ? s_places[p].key : "", s_cases[i].hex,
+                     s_places[p].key ? "" : "01");
+            size_t len = message_from_hex(hex, bytes, sizeof bytes);
+            bool taken = dkt_msgpack_check(bytes, len);
+            bool decoded = s_decodes(s_places[p].answer, bytes, len);
+            if (s_places[p].any ? decoded != taken : decoded && !taken) {
+                fail_msg("%s as %s: decoded %d", s_cases[i].why, s_places[p].why, decoded);
+            }
+        }
+    }
+}
+
+/* The maps behind these heads have two pairs. */
+static void test_proto_check_decoders_take_a_key_once(void **state)
+{
+    (void)state;
+    static const char *const heads[] = {"940009a470696e679182", "940109c082", "94010982"};
+    static const char *const keys[] = {"a17a", "a0", "a5746f6b656e", "d905746f6b656e",
+                                       "a6737461747573"};
+    for (size_t h = 0; h < sizeof heads / sizeof heads[0]; h++) {
+        for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+            for (size_t other = 0; other < sizeof keys / sizeof keys[0]; other++) {
+                char hex[256];
+                uint8_t bytes[128];
+                snprintf(hex, sizeof hex, "%s%sa161%sa162", heads[h], keys[k], keys[other]);
+                size_t len = message_from_hex(hex, bytes, sizeof bytes);
+                bool taken = dkt_msgpack_check(bytes, len);
+                bool is_error = h == 2; /* without its code it is none, whatever its keys */
+                assert_int_equal(s_decodes(h > 0, bytes, len), taken && !is_error);
+            }
+        }
+    }
+}
+
 /* Every text of up to 4 bytes out of the bytes that matter, against a naive decoder. */
 static bool s_naive_utf8(const uint8_t *bytes, size_t len)
 {
@@ -213,6 +283,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_proto_check_cases),
+        cmocka_unit_test(test_proto_check_decoders_ask_for_the_same),
+        cmocka_unit_test(test_proto_check_decoders_take_a_key_once),
         cmocka_unit_test(test_proto_check_text_is_exactly_utf8),
         cmocka_unit_test(test_proto_check_keys_of_one_map),
         cmocka_unit_test(test_proto_check_integers_by_value),

@@ -208,6 +208,37 @@ static void test_router_token_is_verified_once(void **state)
     assert_int_equal(rig_last_answer(s_rig)->status, DKT_UNAUTHENTICATED);
 }
 
+/* What is remembered of the last request is of use for its like only. */
+static void test_router_tells_tokens_and_clients_apart(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 8; i++) {
+        unsigned tenant = i % 3 % 2;
+        dkt_request_t request = rig_request(s_rig, DKT_METHOD_CREATE_TICKET, 10 + i);
+        request.token = s_text(s_rig->tokens[tenant]);
+        request.client_id = s_text(s_rig->client_ids[tenant]);
+        rig_send(s_rig, i % 2 ? INTERNAL : PUBLIC, S_PEER, &request);
+        const dkt_link_request_t *sent = &rig_last_request(s_rig)->request;
+        assert_int_equal(rig_last_request(s_rig)->msgid, 10 + i);
+        assert_int_equal(sent->vshard, dkt_client_vshard(&s_rig->clients[tenant]));
+        char spoilt[DKT_TOKEN_BYTES_MAX];
+        strcpy(spoilt, s_rig->tokens[tenant]);
+        spoilt[strlen(spoilt) - 2] ^= 1;
+        request.token = s_text(spoilt);
+        rig_send(s_rig, PUBLIC, S_PEER, &request);
+        assert_int_equal(rig_last_answer(s_rig)->status, DKT_UNAUTHENTICATED);
+        request.token = s_text(s_rig->tokens[tenant]);
+        request.client_id = s_text(s_rig->client_ids[!tenant]);
+        rig_send(s_rig, PUBLIC, S_PEER, &request);
+        assert_int_equal(rig_last_answer(s_rig)->status, DKT_PERMISSION_DENIED);
+    }
+    s_rig->public_key.public_key[0] ^= 1; /* what was good is so no more */
+    rig_table(s_rig, 9, (const uint8_t[]){1}, 1);
+    dkt_request_t request = rig_request(s_rig, DKT_METHOD_CREATE_TICKET, 30);
+    rig_send(s_rig, PUBLIC, S_PEER, &request);
+    assert_int_equal(rig_last_answer(s_rig)->status, DKT_UNAUTHENTICATED);
+}
+
 static void test_router_ping_is_answered_here(void **state)
 {
     (void)state;
@@ -422,6 +453,7 @@ int main(void)
         T(test_router_errors_come_in_the_contracts_order),
         T(test_router_sends_what_the_token_says),
         T(test_router_token_is_verified_once),
+        T(test_router_tells_tokens_and_clients_apart),
         T(test_router_ping_is_answered_here),
         T(test_router_malformed_frames_get_one_answer_each),
         T(test_router_malformed_messages_get_one_answer),

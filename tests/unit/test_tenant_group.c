@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the tenant core is made of: groups (net effects), the memory of request ids, revoked tokens.
+ * What the tenant core is made of: groups (net effects), the memory of request ids, revoked tokens,
+ * works.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -13,6 +15,7 @@
 #include "lib/core/group.h"
 #include "lib/core/memo.h"
 #include "lib/core/revoked.h"
+#include "lib/core/tenant.h"
 
 #define NOW_MS INT64_C(1790000000000)
 
@@ -294,6 +297,67 @@ static void test_revoked_drops_only_what_has_expired(void **state)
     dkt_revoked_fini(&set);
 }
 
+/* -- works -- */
+
+#define FRAME_MAX 512
+
+static dkt_work_t *s_work(const dkt_request_t *request)
+{
+    dkt_work_t *work = calloc(1, sizeof *work + FRAME_MAX);
+    assert_non_null(work);
+    dkt_w_t w = dkt_w_init(work->body, FRAME_MAX);
+    dkt_request_encode(&w, request);
+    assert_false(w.failed);
+    work->len = (uint32_t)w.len;
+    return work;
+}
+
+/* Decodes it, keeps that, and spoils the body where no view points: what comes back was kept. */
+static bool s_keeps(const dkt_request_t *request, dkt_request_t *back)
+{
+    dkt_request_t decoded;
+    dkt_err_t err;
+    dkt_work_t *work = s_work(request);
+    assert_int_equal(dkt_request_decode(work->body, work->len, &decoded, &err), DKT_OK);
+    dkt_work_keep(work, &decoded);
+    work->body[0] = 0xc1;
+    memset(back, 0xff, sizeof *back);
+    bool kept = dkt_work_decode(work, back, &err) == DKT_OK;
+    if (kept) {
+        assert_memory_equal(back, &decoded, DKT_REQUEST_HEAD_BYTES);
+        assert_int_equal(back->argument.status, DKT_OK);
+        assert_string_equal(back->argument.field, "");
+        assert_true(!back->subject.data || back->subject.data > work->body);
+    }
+    free(work);
+    return kept;
+}
+
+static void test_work_keeps_what_was_decoded(void **state)
+{
+    (void)state;
+    static const char client[] = "cl_1", type[] = "gold";
+    dkt_request_t back,
+        request = {.method = DKT_METHOD_CREATE_TICKET,
+                   .msgid = 7,
+                   .present = DKT_PARAM_BIT(CLIENT_ID) | DKT_PARAM_BIT(TICKET_TYPE) |
+                              DKT_PARAM_BIT(REQUEST_ID),
+                   .client_id = {(const uint8_t *)client, 4},
+                   .ticket_type = {(const uint8_t *)type, 4},
+                   .request_id = {{1, 2, 3}}};
+    assert_true(s_keeps(&request, &back));
+    assert_int_equal(back.msgid, 7);
+    request.present &= ~DKT_PARAM_BIT(TICKET_TYPE); /* something is wrong: it must be told */
+    assert_false(s_keeps(&request, &back));
+    dkt_request_t settings = {.method = DKT_METHOD_SET_TENANT,
+                              .present = DKT_PARAM_BIT(CLIENT_ID) | DKT_PARAM_BIT(RESOLVERS),
+                              .client_id = {(const uint8_t *)client, 4},
+                              .resolvers = 3};
+    assert_true(s_keeps(&settings, &back));
+    settings.present |= DKT_PARAM_BIT(LIMITS); /* the tables are not in the head, even empty */
+    assert_false(s_keeps(&settings, &back));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_memo_forgets_refusals_and_keeps_the_rest),
         cmocka_unit_test(test_memo_names_the_first_field_that_differs),
         cmocka_unit_test(test_revoked_drops_only_what_has_expired),
+        cmocka_unit_test(test_work_keeps_what_was_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

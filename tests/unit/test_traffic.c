@@ -46,6 +46,33 @@ static void test_traffic_ending_is_read_from_every_shape(void **state)
     assert_string_equal(dkt_ending_name(DKT_ENDING_REFUSED), "refused");
 }
 
+/* The short way for our writer's own answers says what the long one says, which is taken for a
+ * msgid in a longer form than it needs. */
+static void test_traffic_ending_of_a_short_answer_is_that_of_a_long_one(void **state)
+{
+    static const uint32_t msgids[] = {0, 127, 128, 255, 256, 65535, 65536, UINT32_MAX};
+    static const char *const statuses[] = {"refused", "refuse", "refuser", "reFused", "ok", ""};
+    (void)state;
+    for (size_t i = 0; i < sizeof msgids / sizeof msgids[0]; i++) {
+        for (size_t s = 0; s < sizeof statuses / sizeof statuses[0]; s++) {
+            static const uint8_t head[] = {0x94, 1, 0xcf, 0, 0, 0, 0, 0, 0, 0, 7};
+            uint8_t bytes[64], longer[64];
+            dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
+            dkt_answer_begin(&w, msgids[i], 2);
+            size_t begin = w.len - 2; /* at its nil */
+            dkt_w_cstr(&w, "status");
+            dkt_w_cstr(&w, statuses[s]);
+            dkt_w_cstr(&w, "text");
+            dkt_w_cstr(&w, "a longer one");
+            memcpy(longer, head, sizeof head);
+            memcpy(longer + sizeof head, bytes + begin, w.len - begin);
+            assert_int_equal(dkt_ending_of(bytes, w.len),
+                             dkt_ending_of(longer, sizeof head + w.len - begin));
+            assert_int_equal(dkt_ending_of(bytes, w.len), s == 0 ? DKT_ENDING_REFUSED : DKT_OK);
+        }
+    }
+}
+
 static void test_traffic_ending_of_rubbish_is_internal(void **state)
 {
     uint8_t bytes[512];
@@ -143,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_traffic_ending_is_read_from_every_shape),
+        cmocka_unit_test(test_traffic_ending_of_a_short_answer_is_that_of_a_long_one),
         cmocka_unit_test(test_traffic_ending_of_rubbish_is_internal),
         cmocka_unit_test_setup_teardown(test_traffic_router_counts_an_answer_and_its_time, s_setup,
                                         s_teardown),
