@@ -14,6 +14,7 @@
 #include "lib/edge/control.h"
 #include "lib/edge/keys.h"
 #include "lib/edge/log.h"
+#include "lib/edge/scram.h"
 #include "workers/deletion.h"
 
 #define S_IDLE_MS             50    /* between looks at the pool */
@@ -24,7 +25,6 @@
 #define S_CHECKPOINT_EVERY    10    /* databases of one thread: about 3,000 files */
 #define S_CHECKPOINT_QUIET_MS 3000  /* fewer are written once no more follow */
 #define S_SQL_BYTES_MAX       512
-#define S_PASSWORD_BYTES      44
 #define S_RANDOM_BYTES        16
 #define S_CONNECTIONS_MAX     "3" /* per role: the owner, its successor, one to spare */
 
@@ -54,18 +54,17 @@ static dkt_status_t s_exec(PGconn *conn, const char *before, const char *name, c
 static dkt_status_t s_make_role(PGconn *conn, const dkt_env_t *env, const char *name,
                                 dkt_err_t *err)
 {
-    char password[S_PASSWORD_BYTES], after[S_SQL_BYTES_MAX];
+    char password[DKT_ROLE_PASSWORD_BYTES], verifier[DKT_SCRAM_VERIFIER_BYTES];
+    char after[S_SQL_BYTES_MAX];
+    uint8_t salt[DKT_SCRAM_SALT_BYTES];
+    randombytes_buf(salt, sizeof salt);
     dkt_keys_role_password(env->master, name, password);
-    char *verifier = PQencryptPasswordConn(conn, password, name, "scram-sha-256");
+    dkt_scram_verifier(password, salt, verifier);
     sodium_memzero(password, sizeof password);
-    if (!verifier) {
-        return dkt_fail(err, DKT_UNAVAILABLE, NULL, "no verifier for a role's password");
-    }
     snprintf(after, sizeof after,
              "login connection limit " S_CONNECTIONS_MAX " password '%s'"
              " in role " DKT_CONTROL_TENANT_ROLE,
              verifier);
-    PQfreemem(verifier);
     return s_exec(conn, "create role", name, after, err);
 }
 

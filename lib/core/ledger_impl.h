@@ -38,7 +38,7 @@ typedef struct {
     uint64_t key;        /* ticket number, or nonce | DKT_LI_HOLD_KEY */
     int64_t deadline_ms; /* of a hold: when it expires */
     uint32_t minute;
-    uint32_t next, prev; /* in its list */
+    uint32_t next, prev; /* in its list; of an unused record `next` is the third behind it */
     uint32_t chain;      /* next record of the same hash bucket, or next unused record */
     uint16_t lane;
     uint8_t class_index;

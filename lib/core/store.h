@@ -63,8 +63,7 @@ typedef struct {
 /* -- batches -- */
 
 typedef enum {
-    DKT_BATCH_LOCK, /* pg_try_advisory_lock; result.locked, db_ms, schema_version, min_reader; if
-                       somebody else has it, text is the application_name of that session */
+    DKT_BATCH_LOCK, /* pg_try_advisory_lock; result.locked, db_ms, schema_version, min_reader */
     DKT_BATCH_TAKE, /* owner row: epoch + 1 where table version <= mine; result.taken, epoch, db_ms,
                        last_journal_ms, last_journal_seq, last_ticket, last handoff body */
     DKT_BATCH_LOAD, /* settings, live tickets (open, or dispatched and not breached; without subject

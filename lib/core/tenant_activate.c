@@ -58,10 +58,15 @@ void dkt_tenant_on_locked(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     if (s_schema_foreign(self, event->result)) {
         return;
     }
-    dkt_batch_t batch = {.kind = DKT_BATCH_TAKE, .table = self->config.table};
+    dkt_batch_t take = {.kind = DKT_BATCH_TAKE, .table = self->config.table};
+    dkt_batch_t load = {.kind = DKT_BATCH_LOAD};
     self->state = DKT_TENANT_TAKING;
     self->proof_mono_ms = self->mono_ms;
-    self->port.submit(self->port.ctx, &batch);
+    /* The load goes right behind, a transaction of its own that begins after the takeover's commit:
+     * nothing is read that another owner could still change. If the takeover fails it is for
+     * nothing, and its result is nobody's. */
+    self->port.submit(self->port.ctx, &take);
+    self->port.submit(self->port.ctx, &load);
 }
 
 void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
@@ -89,9 +94,7 @@ void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     self->counts.epoch = result->epoch;
     self->now_ms = dkt_tenant_clock_now(&self->clock, self->mono_ms);
     dkt_tenant_handoff_take(self, result->handoff);
-    dkt_batch_t batch = {.kind = DKT_BATCH_LOAD, .epoch = self->epoch};
-    self->state = DKT_TENANT_LOADING;
-    self->port.submit(self->port.ctx, &batch);
+    self->state = DKT_TENANT_LOADING; /* on its way already */
 }
 
 static bool s_load_tickets(dkt_tenant_t *self, const dkt_store_result_t *result, dkt_err_t *err)

@@ -369,6 +369,18 @@ static void s_settle(dkt_pgstore_t *self)
 /* -- public ---------------------------------------------------------------------------------------
  */
 
+/* On loopback there is nobody to hide from, and to ask for TLS costs a round trip and the library's
+ * start in each new backend. */
+static const char *s_sslmode(const dkt_pgstore_config_t *config)
+{
+    bool loopback = config->host && !strchr(config->host, ',') &&
+                    (strncmp(config->host, "127.", 4) == 0 || strcmp(config->host, "::1") == 0);
+    if (config->sslmode) {
+        return config->sslmode;
+    }
+    return loopback ? "disable" : "prefer";
+}
+
 static PGconn *s_start(const dkt_pgstore_config_t *config, const char *application)
 {
     const char *const pairs[][2] = {
@@ -377,7 +389,7 @@ static PGconn *s_start(const dkt_pgstore_config_t *config, const char *applicati
         {"dbname", config->dbname},
         {"user", config->user},
         {"password", config->password},
-        {"sslmode", config->sslmode ? config->sslmode : "prefer"},
+        {"sslmode", s_sslmode(config)},
         {"gssencmode", "disable"},
         {"target_session_attrs", "read-write"},
         {"application_name", application},

@@ -36,7 +36,7 @@ typedef struct {
     const char *dbname;
     const char *user;
     const char *password;    /* NULL: none */
-    const char *sslmode;     /* NULL: "prefer" */
+    const char *sslmode;     /* NULL: "prefer", on loopback "disable" */
     const char *node;        /* these two make the application_name docket/NODE/INCARNATION; */
     const char *incarnation; /* 32 hex digits; the node's name is cut where both do not fit */
 } dkt_pgstore_config_t;
@@ -72,9 +72,9 @@ void dkt_pgstore_ready(dkt_pgstore_t *self, int64_t mono_ms);
  * points to stays until its result. */
 void dkt_pgstore_submit(dkt_pgstore_t *self, const dkt_batch_t *batch);
 
-/* Ends the session that holds the owner's lock if it still bears that application_name (the text of
- * a LOCK result that was not granted) and is older than this connection. Whether that is allowed
- * (page 2 rule 11) is the caller's to know. No result: try LOCK again some milliseconds later. */
+/* Ends the session that holds the owner's lock if it still bears that application_name and is older
+ * than this connection. Whether that is allowed (page 2 rule 11) is the caller's to know. No
+ * result: try LOCK again some milliseconds later. */
 void dkt_pgstore_evict(dkt_pgstore_t *self, const char *holder);
 
 dkt_pgstore_state_t dkt_pgstore_state(const dkt_pgstore_t *self);

@@ -88,11 +88,7 @@ bool dkt_pgstore_take_lock(dkt_pgstore_t *self, const PGresult *rows, dkt_store_
         return false;
     }
     out->locked = s_bool(&cursor);
-    out->db_ms = s_i64(&cursor);
-    dkt_view_t holder = s_view(&cursor);
-    if (holder.data) {
-        snprintf(out->text, sizeof out->text, "%s", (const char *)holder.data);
-    }
+    out->db_ms = s_time_ms(&cursor);
     out->schema_version = (int32_t)s_i64(&cursor);
     out->min_reader = (int32_t)s_i64(&cursor);
     return true;
@@ -125,8 +121,8 @@ bool dkt_pgstore_take_take(dkt_pgstore_t *self, const PGresult *rows, dkt_store_
     }
     out->taken = true;
     out->epoch = s_u64(&cursor);
-    out->db_ms = s_i64(&cursor);
-    out->last_journal_ms = s_i64(&cursor);
+    out->db_ms = s_time_ms(&cursor);
+    out->last_journal_ms = s_time_ms(&cursor);
     out->last_journal_seq = s_u64(&cursor);
     out->last_ticket = s_u64(&cursor);
     out->handoff = s_view(&cursor);
@@ -175,6 +171,14 @@ bool dkt_pgstore_take_settings(dkt_pgstore_t *self, const PGresult *rows, dkt_st
     return true;
 }
 
+/* The order in which classes are numbered: by level, then by name. */
+static int s_compare_classes(const void *left, const void *right)
+{
+    const dkt_class_t *a = left, *b = right;
+    return a->level_minutes != b->level_minutes ? (int)a->level_minutes - (int)b->level_minutes
+                                                : strcmp(a->name, b->name);
+}
+
 bool dkt_pgstore_take_classes(dkt_pgstore_t *self, const PGresult *rows, dkt_store_result_t *out)
 {
     int count = PQntuples(rows);
@@ -194,6 +198,8 @@ bool dkt_pgstore_take_classes(dkt_pgstore_t *self, const PGresult *rows, dkt_sto
         class->level_minutes = (uint16_t)s_i16(&cursor);
         class->limit_permille = (uint16_t)s_i16(&cursor);
     }
+    qsort(self->settings.classes, (size_t)count, sizeof self->settings.classes[0],
+          s_compare_classes);
     return true;
 }
 

@@ -69,7 +69,7 @@ typedef bool(dkt_pgstore_take_fn)(dkt_pgstore_t *self, const PGresult *rows,
                                   dkt_store_result_t *out);
 
 typedef struct {
-    const char *name; /* of the prepared statement */
+    const char *name; /* of the prepared statement; NULL: never prepared, it runs once */
     const char *text;
     int columns; /* that a row has; 0: no rows are read */
     dkt_pgstore_take_fn *take;
@@ -83,6 +83,9 @@ extern const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT];
 #define DKT_STEPS_MAX    27 /* a COMMIT: 13 statements, each prepared first, and the Sync */
 #define DKT_RESULTS_MAX  4  /* of one batch that are kept: LOAD and READ have 4 */
 #define DKT_COLUMNS_MAX  16 /* parameters of INSERT */
+
+/* The owner's advisory lock: "docket" in ASCII, as in docket_lock of schemas/tenant. */
+#define DKT_PGSTORE_LOCK_KEY "110429572130164"
 
 typedef struct {
     dkt_batch_t batch;

@@ -15,6 +15,37 @@
 
 #define S_EXPECT(rows) "select docket_expect((select count(*) from u), cardinality(" rows "))"
 
+/* -- activation -----------------------------------------------------------------------------------
+ *
+ * A new backend knows nothing: what these statements touch is what an activation costs. So they are
+ * plain (the first call of a function in plpgsql loads and compiles for 1.2 ms, of one in SQL it
+ * parses and plans its body again), times come as they are (the numeric arithmetic of docket_ms
+ * costs a new backend 0.3 ms), and what a few rows can be sorted by is sorted here. */
+
+/* The lock and the schema, which is known before anything is written. */
+static const char s_lock[] =
+    "select pg_try_advisory_lock(" DKT_PGSTORE_LOCK_KEY "), clock_timestamp(), "
+    "max(version)::int8, max(min_reader)::int8 from schema_version";
+
+/* Takeover, right after the lock, in a transaction of its own: its snapshot has whatever the last
+ * holder committed. No row: a newer assignment exists. */
+static const char s_take[] =
+    "update owner o set epoch = o.epoch + 1, table_epoch = $1::int8, table_version = $2::int8, "
+    "node = $3::text, incarnation = $4::text, since = clock_timestamp() "
+    "where (o.table_epoch, o.table_version) <= ($1::int8, $2::int8) "
+    "returning o.epoch, clock_timestamp(), "
+    "(select at from journal order by seq desc limit 1), "
+    "(select seq from journal order by seq desc limit 1), "
+    "(select id from tickets order by id desc limit 1), "
+    "(select h.body from handoff h where h.epoch = o.epoch - 1)";
+
+static const char s_load_settings[] =
+    "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, a.tokens_valid_from, "
+    "(select slot_start from tickets where lane is not null and state in (1, 2) "
+    "and slot_start > now() - interval '1 day' order by slot_start desc limit 1), "
+    "(select seq from changes order by seq desc limit 1) "
+    "from settings s left join account a on true";
+
 static const char s_list_state[] =
     "select * from ("
     "(" S_TICKET(
@@ -157,34 +188,22 @@ static const char s_age_rest[] =
                                                                   "$2::int8, 0::int8";
 
 #define S_ROW(name, text, columns, take) [DKT_SQL_##name] = {#name, text, columns, take}
+/* Runs once in the life of a connection, so it is not prepared. */
+#define S_ONCE(name, text, columns, take) [DKT_SQL_##name] = {NULL, text, columns, take}
 
 const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
-    S_ROW(LOCK,
-          "select locked, db_ms, holder, (select max(version)::int8 from schema_version), "
-          "(select max(min_reader)::int8 from schema_version) from docket_lock()",
-          5, dkt_pgstore_take_lock),
+    S_ONCE(LOCK, s_lock, 4, dkt_pgstore_take_lock),
     S_ROW(EVICT, "select docket_evict($1::text)", 0, NULL),
-    S_ROW(TAKE,
-          "select epoch, db_ms, journal_ms, journal_seq, ticket, handoff "
-          "from docket_take($1::int8, $2::int8, $3::text, $4::text)",
-          6, dkt_pgstore_take_take),
-    S_ROW(LOAD_SETTINGS,
-          "select s.resolvers, s.rebooking, a.name, a.sub_domain, a.password, "
-          "a.tokens_valid_from, (select slot_start from tickets where lane is not null "
-          "and state in (1, 2) and slot_start > now() - interval '1 day' "
-          "order by slot_start desc limit 1), "
-          "coalesce((select max(seq) from changes), 0) "
-          "from settings s left join account a on true",
-          8, dkt_pgstore_take_settings),
-    S_ROW(LOAD_CLASSES,
-          "select name, level_minutes, limit_permille from classes order by level_minutes, name", 3,
-          dkt_pgstore_take_classes),
-    S_ROW(LOAD_TICKETS,
-          S_TICKET("null::text, null::bytea") "where state = 0 union all " //
-          S_TICKET("null::text, null::bytea") "where state = 1 and not breached",
-          S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
-    S_ROW(LOAD_REVOKED, "select token_id, expires_at from revoked_tokens where expires_at > now()",
-          2, dkt_pgstore_take_revoked),
+    S_ONCE(TAKE, s_take, 6, dkt_pgstore_take_take),
+    S_ONCE(LOAD_SETTINGS, s_load_settings, 8, dkt_pgstore_take_settings),
+    S_ONCE(LOAD_CLASSES, "select name, level_minutes, limit_permille from classes", 3,
+           dkt_pgstore_take_classes),
+    S_ONCE(LOAD_TICKETS,
+           S_TICKET("null::text, null::bytea") "where state = 0 union all " //
+           S_TICKET("null::text, null::bytea") "where state = 1 and not breached",
+           S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
+    S_ONCE(LOAD_REVOKED, "select token_id, expires_at from revoked_tokens where expires_at > now()",
+           2, dkt_pgstore_take_revoked),
     S_ROW(READ_REQUESTS, S_TICKET("subject, payload") "where request_id = any ($1::uuid[])",
           S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
     S_ROW(READ_NUMBERS, S_TICKET("subject, payload") "where id = any ($1::int8[])",

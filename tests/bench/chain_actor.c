@@ -40,6 +40,9 @@ int __wrap_PQsendQueryPrepared(PGconn *conn, const char *name, int count, const 
                                const int *lengths, const int *formats, int format);
 int __wrap_PQsendPrepare(PGconn *conn, const char *name, const char *text, int count,
                          const Oid *types);
+int __wrap_PQsendQueryParams(PGconn *conn, const char *text, int count, const Oid *types,
+                             const char *const *values, const int *lengths, const int *formats,
+                             int format);
 int __wrap_PQpipelineSync(PGconn *conn);
 
 int __wrap_PQsendQueryPrepared(PGconn *conn, const char *name, int count, const char *const *values,
@@ -63,6 +66,21 @@ int __wrap_PQsendPrepare(PGconn *conn, const char *name, const char *text, int c
     (void)text;
     (void)count;
     (void)types;
+    return 1;
+}
+
+int __wrap_PQsendQueryParams(PGconn *conn, const char *text, int count, const Oid *types,
+                             const char *const *values, const int *lengths, const int *formats,
+                             int format)
+{
+    (void)conn;
+    (void)text;
+    (void)count;
+    (void)types;
+    (void)values;
+    (void)lengths;
+    (void)formats;
+    (void)format;
     return 1;
 }
 

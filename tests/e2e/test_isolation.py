@@ -134,6 +134,23 @@ def test_database_roles_reach_their_own_database_only(fleet, pair):
             connect(fleet, theirs, theirs, password)
 
 
+def test_database_passwords_are_not_iterated(fleet, pair):
+    """They are 256 random bits: iterations would cost each activation and protect nothing. Roles
+    that were made when there were 4,096 are let in as before."""
+    assert fleet.sql(
+        "select bool_and(rolpassword like 'SCRAM-SHA-256$1:%'), count(*) >= 2 from pg_authid"
+        " where rolname ~ '^t_[0-9a-f]{32}$'") == [(True, True)]
+    database = pair[0].database
+    password = role_password(fleet.keys, database)
+    before = fleet.sql("select rolpassword from pg_authid where rolname = %s", (database,))[0][0]
+    fleet.sql(f"alter role {database} password '{password}'")
+    assert fleet.sql("select 1 from pg_authid where rolname = %s"
+                     " and rolpassword like 'SCRAM-SHA-256$4096:%%'", (database,))
+    connect(fleet, database, database, password).close()
+    fleet.sql(f"alter role {database} password '{before}'")
+    connect(fleet, database, database, password).close()
+
+
 def test_database_every_role_by_the_catalogue(fleet, pair):
     """All pairs at once, the ready-made databases of the pool too."""
     assert fleet.sql(
