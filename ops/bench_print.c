@@ -108,9 +108,7 @@ void dkt_bench_print_table(const dkt_suite_t *suite, FILE *out)
         fprintf(out, "          Redis %s: appendfsync %s\n", suite->redis_version,
                 suite->appendfsync);
     }
-    fprintf(
-        out,
-        "Medians of the rounds (lowest to highest), also of the ratios, each taken within a round.\n");
+    fprintf(out, "Medians of the rounds (lowest to highest), also of ratios within a round.\n");
     for (int i = 0; i < DKT_BENCH_SCENARIOS; i++) {
         const dkt_outcome_t *outcome = &suite->outcomes[i];
         if (outcome->asked) {

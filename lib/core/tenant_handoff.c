@@ -3,7 +3,7 @@
  * What a planned handoff passes on, in one row: the live holds, and the newest of the refusals that
  * are still remembered. Little-endian:
  *
- *   version 2 | hold count 4 | holds | refusals up to the end
+ *   version 3 | hold count 4 | written_ms 8 | holds | refusals up to the end
  *   hold      nonce 8 | class 1 | minute 4 | lane 2 | expires_ms 8
  *   refusal   request_id 16 | method 4 | ticket_type 4 | subject 4 | payload 4 | slot 8 | verdict 1
  *             | has earliest 1 | earliest_ms 8 | until_ms 8 | alternatives 1, each: class 1 |
@@ -21,8 +21,9 @@
 #include "lib/core/plant.h"
 #include "lib/core/tenant_impl.h"
 
-#define VERSION           2
-#define HEADER_BYTES      5
+#define VERSION           3
+#define COUNT_END         5
+#define HEADER_BYTES      13
 #define HOLD_BYTES        23
 #define REFUSAL_BYTES     59u
 #define ALTERNATIVE_BYTES 13u
@@ -81,7 +82,8 @@ static void s_load_hold(dkt_tenant_t *self, const uint8_t **at)
 }
 
 /* False: this is no refusal of ours; it and what follows is left. */
-static bool s_load_refusal(dkt_tenant_t *self, const uint8_t **at, const uint8_t *end)
+static bool s_load_refusal(dkt_tenant_t *self, int64_t written_ms, const uint8_t **at,
+                           const uint8_t *end)
 {
     if ((size_t)(end - *at) < REFUSAL_BYTES) {
         return false;
@@ -97,7 +99,9 @@ static bool s_load_refusal(dkt_tenant_t *self, const uint8_t **at, const uint8_t
     dkt_memo_refusal_t refusal = {.verdict = (uint8_t)s_get(at, 1)};
     refusal.has_earliest = s_get(at, 1) != 0;
     refusal.earliest_ms = (int64_t)s_get(at, 8);
-    int64_t left_ms = (int64_t)s_get(at, 8) - self->now_ms;
+    /* Never longer than it had left when it was written, though our clock may be behind. */
+    int64_t until_ms = (int64_t)s_get(at, 8);
+    int64_t left_ms = until_ms - (written_ms > self->now_ms ? written_ms : self->now_ms);
     refusal.alternative_count = (uint8_t)s_get(at, 1);
     uint8_t class_count = dkt_ledger_settings(self->ledger)->class_count;
     if (refusal.verdict == DKT_VERDICT_YES || refusal.verdict >= DKT_VERDICT_COUNT ||
@@ -129,11 +133,12 @@ void dkt_tenant_handoff_load(dkt_tenant_t *self)
     if (!self->handoff) {
         return;
     }
-    const uint8_t *at = self->handoff + HEADER_BYTES, *end = self->handoff + self->handoff_len;
+    const uint8_t *at = self->handoff + COUNT_END, *end = self->handoff + self->handoff_len;
+    int64_t written_ms = (int64_t)s_get(&at, 8);
     for (uint32_t left = s_hold_count(self->handoff); left > 0; left--) {
         s_load_hold(self, &at);
     }
-    while (at < end && s_load_refusal(self, &at, end)) {
+    while (at < end && s_load_refusal(self, written_ms, &at, end)) {
     }
     free(self->handoff);
     self->handoff = NULL;
@@ -216,6 +221,7 @@ void dkt_tenant_handoff_write(dkt_tenant_t *self)
     }
     memset(group->handoff, 0, HEADER_BYTES);
     group->handoff[0] = VERSION;
+    s_put(group->handoff + COUNT_END, (uint64_t)self->now_ms, 8);
     group->handoff_len = HEADER_BYTES;
     if (!DKT_PLANTED(HANDOFF_EMPTY)) {
         dkt_ledger_holds(self->ledger, s_write_hold, group);
