@@ -80,8 +80,11 @@ void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
         dkt_tenant_finish(self, false, "a newer assignment exists");
         return;
     }
+    dkt_tenant_handoff_take(self, result->handoff);
+    int64_t written_ms = dkt_tenant_handoff_written_ms(self);
+    int64_t last_ms = written_ms > result->last_journal_ms ? written_ms : result->last_journal_ms;
     if (dkt_tenant_clock_start(&self->clock, result->db_ms,
-                               DKT_PLANTED(CLOCK_GOES_BACK) ? 0 : result->last_journal_ms,
+                               DKT_PLANTED(CLOCK_GOES_BACK) ? 0 : last_ms,
                                self->mono_ms) != DKT_OK) {
         dkt_tenant_finish(self, false,
                           "the database's clock is behind its own journal: an operator must look");
@@ -93,7 +96,6 @@ void dkt_tenant_on_taken(dkt_tenant_t *self, const dkt_tenant_event_t *event)
     self->nonce_next = 1;
     self->counts.epoch = result->epoch;
     self->now_ms = dkt_tenant_clock_now(&self->clock, self->mono_ms);
-    dkt_tenant_handoff_take(self, result->handoff);
     self->state = DKT_TENANT_LOADING; /* on its way already */
 }
 

@@ -4,13 +4,13 @@
 #define US_PER_MS      1000
 #define SLEW_US_PER_MS DKT_CLOCK_SLEW_PER_S /* so many ms in a second are so many us in a ms */
 
-dkt_status_t dkt_tenant_clock_start(dkt_tenant_clock_t *self, int64_t db_ms,
-                                    int64_t last_journal_ms, int64_t mono_ms)
+dkt_status_t dkt_tenant_clock_start(dkt_tenant_clock_t *self, int64_t db_ms, int64_t last_ms,
+                                    int64_t mono_ms)
 {
-    if (last_journal_ms - db_ms > DKT_CLOCK_BEHIND_MAX_MS) {
+    if (last_ms - db_ms > DKT_CLOCK_BEHIND_MAX_MS) {
         return DKT_CONFLICT;
     }
-    self->base_us = (db_ms > last_journal_ms ? db_ms : last_journal_ms) * US_PER_MS;
+    self->base_us = (db_ms > last_ms ? db_ms : last_ms) * US_PER_MS;
     self->base_mono_ms = mono_ms;
     self->slew_us = 0;
     return DKT_OK;

@@ -13,7 +13,7 @@
 
 #define DKT_CLOCK_SLEW_MAX_MS   2000  /* a larger step forward ends the actor */
 #define DKT_CLOCK_SLEW_PER_S    1     /* milliseconds slewed in per second */
-#define DKT_CLOCK_BEHIND_MAX_MS 60000 /* behind the last journal row by more: stay closed */
+#define DKT_CLOCK_BEHIND_MAX_MS 60000 /* behind the last row by more: stay closed */
 
 typedef struct {
     int64_t base_us;      /* tenant time at base_mono_ms: microseconds, or readings closer than a
@@ -22,10 +22,10 @@ typedef struct {
     int64_t slew_us;      /* still to be slewed in, either sign */
 } dkt_tenant_clock_t;
 
-/* Starts at max (db_ms, last_journal_ms). CONFLICT: the database's clock is so far behind its own
+/* Starts at max (db_ms, last_ms). CONFLICT: the database's clock is so far behind its own
  * journal that an operator has to look. */
 DKT_CHECKED dkt_status_t dkt_tenant_clock_start(dkt_tenant_clock_t *self, int64_t db_ms,
-                                                int64_t last_journal_ms, int64_t mono_ms);
+                                                int64_t last_ms, int64_t mono_ms);
 
 /* Tenant time; grows with mono_ms. */
 int64_t dkt_tenant_clock_now(const dkt_tenant_clock_t *self, int64_t mono_ms);

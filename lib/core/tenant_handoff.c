@@ -10,8 +10,9 @@
  *             minute 4 | deadline_ms 8
  *
  * It is written even without holds, because it tells the successor that no hold of this epoch is
- * lost. Procedure for a change: a new version byte; an unknown one is ignored, and holds of that
- * epoch then count as lost in a crash.
+ * lost, and what time it was: what has expired for one owner is not alive for the next. Procedure
+ * for a change: a new version byte; an unknown one is ignored, and holds of that epoch then count
+ * as lost in a crash.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -66,6 +67,15 @@ void dkt_tenant_handoff_take(dkt_tenant_t *self, dkt_view_t body)
     }
 }
 
+int64_t dkt_tenant_handoff_written_ms(const dkt_tenant_t *self)
+{
+    if (!self->handoff) {
+        return 0;
+    }
+    const uint8_t *at = self->handoff + COUNT_END;
+    return (int64_t)s_get(&at, 8);
+}
+
 static void s_load_hold(dkt_tenant_t *self, const uint8_t **at)
 {
     uint64_t nonce = s_get(at, 8);
@@ -82,8 +92,7 @@ static void s_load_hold(dkt_tenant_t *self, const uint8_t **at)
 }
 
 /* False: this is no refusal of ours; it and what follows is left. */
-static bool s_load_refusal(dkt_tenant_t *self, int64_t written_ms, const uint8_t **at,
-                           const uint8_t *end)
+static bool s_load_refusal(dkt_tenant_t *self, const uint8_t **at, const uint8_t *end)
 {
     if ((size_t)(end - *at) < REFUSAL_BYTES) {
         return false;
@@ -99,9 +108,7 @@ static bool s_load_refusal(dkt_tenant_t *self, int64_t written_ms, const uint8_t
     dkt_memo_refusal_t refusal = {.verdict = (uint8_t)s_get(at, 1)};
     refusal.has_earliest = s_get(at, 1) != 0;
     refusal.earliest_ms = (int64_t)s_get(at, 8);
-    /* Never longer than it had left when it was written, though our clock may be behind. */
-    int64_t until_ms = (int64_t)s_get(at, 8);
-    int64_t left_ms = until_ms - (written_ms > self->now_ms ? written_ms : self->now_ms);
+    int64_t left_ms = (int64_t)s_get(at, 8) - self->now_ms;
     refusal.alternative_count = (uint8_t)s_get(at, 1);
     uint8_t class_count = dkt_ledger_settings(self->ledger)->class_count;
     if (refusal.verdict == DKT_VERDICT_YES || refusal.verdict >= DKT_VERDICT_COUNT ||
@@ -133,12 +140,11 @@ void dkt_tenant_handoff_load(dkt_tenant_t *self)
     if (!self->handoff) {
         return;
     }
-    const uint8_t *at = self->handoff + COUNT_END, *end = self->handoff + self->handoff_len;
-    int64_t written_ms = (int64_t)s_get(&at, 8);
+    const uint8_t *at = self->handoff + HEADER_BYTES, *end = self->handoff + self->handoff_len;
     for (uint32_t left = s_hold_count(self->handoff); left > 0; left--) {
         s_load_hold(self, &at);
     }
-    while (at < end && s_load_refusal(self, written_ms, &at, end)) {
+    while (at < end && s_load_refusal(self, &at, end)) {
     }
     free(self->handoff);
     self->handoff = NULL;

@@ -204,6 +204,8 @@ DKT_CHECKED bool dkt_tenant_migrate(dkt_tenant_t *self);
 void dkt_tenant_migrated(dkt_tenant_t *self, const dkt_store_result_t *result);
 
 /* -- tenant_handoff.c: live holds pass to the successor (rules 4 and 11) -- */
+/* The writer's time; 0 without a handoff. */
+int64_t dkt_tenant_handoff_written_ms(const dkt_tenant_t *self);
 void dkt_tenant_handoff_take(dkt_tenant_t *self, dkt_view_t body);
 void dkt_tenant_handoff_load(dkt_tenant_t *self);
 void dkt_tenant_handoff_write(dkt_tenant_t *self);
