@@ -93,10 +93,10 @@ bool dkt_load_set_login(dkt_load_t *load, dkt_load_set_t *set, int count,
 /* Books gold for one of them, so many tickets or until it refuses. */
 #define DKT_LOAD_FULL INT_MAX
 bool dkt_load_fill(dkt_load_t *load, dkt_load_set_t *set, int index, int tickets);
-/* Asks each of the set for its availability, one after the other, through the internal endpoint:
+/* Asks each of the set for its availability, so many at a time, through the internal endpoint:
  * whoever was not active is now. */
-bool dkt_load_set_touch(dkt_load_t *load, dkt_load_set_t *set, dkt_histogram_t *latency,
-                        dkt_load_stopped_fn *stopped);
+bool dkt_load_set_touch(dkt_load_t *load, dkt_load_set_t *set, int at_a_time,
+                        dkt_histogram_t *latency, dkt_load_stopped_fn *stopped);
 /* Sets the resolvers of all. */
 bool dkt_load_set_resize(dkt_load_t *load, dkt_load_set_t *set, int resolvers,
                          dkt_load_stopped_fn *stopped);

@@ -165,7 +165,6 @@ static const s_kind_t s_creates = {"create_account", s_submit_create, s_take_cre
 static const s_kind_t s_resolvers = {"set_tenant", s_submit_resolvers, s_take_nothing, S_AT_A_TIME};
 static const s_kind_t s_logins = {"login", s_submit_login, s_take_token, S_PASSWORD_SLOTS};
 static const s_kind_t s_touches = {"availability", s_submit_touch, s_take_nothing, S_AT_A_TIME};
-static const s_kind_t s_touch_one = {"availability", s_submit_touch, s_take_nothing, 1};
 
 /* -- sets ------------------------------------------------------------------------------------- */
 
@@ -228,11 +227,12 @@ bool dkt_load_set_login(dkt_load_t *load, dkt_load_set_t *set, int count,
            (!load->internal || s_for_all(&touch, 0, count, stopped));
 }
 
-bool dkt_load_set_touch(dkt_load_t *load, dkt_load_set_t *set, dkt_histogram_t *latency,
-                        dkt_load_stopped_fn *stopped)
+bool dkt_load_set_touch(dkt_load_t *load, dkt_load_set_t *set, int at_a_time,
+                        dkt_histogram_t *latency, dkt_load_stopped_fn *stopped)
 {
-    s_job_t touch = {
-        .kind = &s_touch_one, .producer = load->internal, .set = set, .latency = latency};
+    s_kind_t kind = s_touches;
+    kind.at_a_time = at_a_time;
+    s_job_t touch = {.kind = &kind, .producer = load->internal, .set = set, .latency = latency};
     return s_for_all(&touch, 0, set->count, stopped);
 }
 

@@ -138,6 +138,7 @@ static void s_connect(dkt_directory_t *self)
         return;
     }
     self->next_poll_mono_ms = 0;
+    self->lookup_kept = false;
     if (dkt_directory_schema(self, &err) != DKT_OK || s_register(self, &err) != DKT_OK) {
         s_close(self, err.text);
         return;

@@ -32,6 +32,7 @@ struct dkt_directory {
     dkt_table_t table;      /* newest one read */
     char brokers_mark[24];  /* digest of the brokers table as last read */
     char deleting_mark[24]; /* and of the tenants that are being deleted */
+    bool lookup_kept;       /* this session has parsed the lookup's statement */
     int64_t age_mono_ms;    /* directory_age.c: the next statement is due, */
     uint32_t age_next;      /* and which */
     /* directory_upgrade.c */

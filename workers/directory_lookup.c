@@ -11,6 +11,7 @@
 #include "workers/directory_internal.h"
 
 #define S_VSHARD_BYTES 5 /* 4095 and a comma */
+#define S_LOOKUP       "lookup"
 
 static void s_fill_home(const PGresult *result, int row, dkt_lookup_mail_t *lookup)
 {
@@ -74,6 +75,16 @@ static const char s_lookup_sql[] =
     "   where wake.due_ms <> 0 or wake.owner <> excluded.owner)"
     " select * from found";
 
+/* An activation waits for it: it is parsed once in a session. */
+static PGresult *s_find(dkt_directory_t *self, const char *const *params, dkt_err_t *err)
+{
+    if (!self->lookup_kept && dkt_control_keep(self->conn, S_LOOKUP, s_lookup_sql, err) != DKT_OK) {
+        return NULL;
+    }
+    self->lookup_kept = true;
+    return dkt_control_run_kept(self->conn, S_LOOKUP, 3, params, err);
+}
+
 /* Client ids are of a base64url alphabet, so they need no quoting in an array literal. */
 dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list, dkt_err_t *err)
 {
@@ -99,7 +110,7 @@ dkt_status_t dkt_directory_look_up(dkt_directory_t *self, dkt_mail_t *list, dkt_
     PGresult *result = NULL;
     dkt_status_t status = DKT_OK;
     if (self->conn) {
-        result = dkt_control_run(self->conn, s_lookup_sql, 3, params, err);
+        result = s_find(self, params, err);
         status = result ? DKT_OK : err->status;
     }
     if (result) {

@@ -96,12 +96,9 @@ PGconn *dkt_control_connect(const char *uri, const char *database, const char *w
     return conn;
 }
 
-PGresult *dkt_control_run(PGconn *conn, const char *sql, int count, const char *const *params,
-                          dkt_err_t *err)
+/* The result if it is a good one; otherwise NULL, and err says why. */
+static PGresult *s_judge(PGconn *conn, PGresult *result, dkt_err_t *err)
 {
-    /* Without parameters the simple protocol is used: it takes several statements at once. */
-    PGresult *result = count == 0 ? PQexec(conn, sql)
-                                  : PQexecParams(conn, sql, count, NULL, params, NULL, NULL, 0);
     ExecStatusType status = PQresultStatus(result);
     if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY) {
         return result;
@@ -113,6 +110,31 @@ PGresult *dkt_control_run(PGconn *conn, const char *sql, int count, const char *
                     result ? PQresultErrorMessage(result) : PQerrorMessage(conn));
     PQclear(result);
     return NULL;
+}
+
+PGresult *dkt_control_run(PGconn *conn, const char *sql, int count, const char *const *params,
+                          dkt_err_t *err)
+{
+    /* Without parameters the simple protocol is used: it takes several statements at once. */
+    PGresult *result = count == 0 ? PQexec(conn, sql)
+                                  : PQexecParams(conn, sql, count, NULL, params, NULL, NULL, 0);
+    return s_judge(conn, result, err);
+}
+
+dkt_status_t dkt_control_keep(PGconn *conn, const char *name, const char *sql, dkt_err_t *err)
+{
+    PGresult *result = s_judge(conn, PQprepare(conn, name, sql, 0, NULL), err);
+    if (!result) {
+        return err->status;
+    }
+    PQclear(result);
+    return DKT_OK;
+}
+
+PGresult *dkt_control_run_kept(PGconn *conn, const char *name, int count, const char *const *params,
+                               dkt_err_t *err)
+{
+    return s_judge(conn, PQexecPrepared(conn, name, count, params, NULL, NULL, 0), err);
 }
 
 dkt_status_t dkt_control_exec(PGconn *conn, const char *sql, int count, const char *const *params,

@@ -59,7 +59,14 @@ PGconn *dkt_control_connect(const char *uri, const char *database, const char *w
 PGresult *dkt_control_run(PGconn *conn, const char *sql, int count, const char *const *params,
                           dkt_err_t *err);
 
-/* The same where no rows are wanted. `err` is required. */
+/* For a statement that somebody waits for: it is parsed once in a session and planned a few times,
+ * under a name, and run by that. */
+DKT_CHECKED dkt_status_t dkt_control_keep(PGconn *conn, const char *name, const char *sql,
+                                          dkt_err_t *err);
+PGresult *dkt_control_run_kept(PGconn *conn, const char *name, int count, const char *const *params,
+                               dkt_err_t *err);
+
+/* dkt_control_run where no rows are wanted. `err` is required. */
 DKT_CHECKED dkt_status_t dkt_control_exec(PGconn *conn, const char *sql, int count,
                                           const char *const *params, dkt_err_t *err);
 /* Did the last failure have this SQLSTATE? */
