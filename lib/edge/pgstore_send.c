@@ -84,7 +84,11 @@ static bool s_guard(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, int64_t not
 {
     dkt_pgparams_t params = {0};
     dkt_pgparams_u64(&params, entry->batch.epoch);
-    dkt_pgparams_i64(&params, not_after_ms);
+    if (not_after_ms == INT64_MAX) {
+        dkt_pgparams_i64(&params, INT64_MAX); /* PostgreSQL's infinity */
+    } else {
+        dkt_pgparams_time(&params, not_after_ms);
+    }
     return s_run(self, entry, DKT_SQL_GUARD, &params);
 }
 

@@ -193,21 +193,21 @@ end $$;
 -- database's clock is past the earliest slot the group books. Returns that clock. FOR SHARE makes a
 -- takeover wait for the group, and it makes even a bare guard a transaction with a commit record:
 -- on a replicated cluster its answer proves that this is still the primary.
-create function docket_guard(p_epoch bigint, p_not_after_ms bigint) returns bigint
+create function docket_guard(p_epoch bigint, p_not_after timestamptz) returns timestamptz
 language plpgsql as $$
 declare
-    v_now_ms bigint;
+    v_now timestamptz;
 begin
     perform 1 from owner where epoch = p_epoch for share;
     if not found then
         raise exception 'epoch % is over', p_epoch using errcode = 'DK001';
     end if;
-    v_now_ms := docket_ms(clock_timestamp());
-    if v_now_ms > p_not_after_ms then
+    v_now := clock_timestamp();
+    if v_now > p_not_after then
         raise exception 'the clock is % ms past the earliest slot of the group',
-            v_now_ms - p_not_after_ms using errcode = 'DK002';
+            docket_ms(v_now) - docket_ms(p_not_after) using errcode = 'DK002';
     end if;
-    return v_now_ms;
+    return v_now;
 end $$;
 
 -- Fails the transaction when a statement did not touch exactly the rows it names: after the commit
