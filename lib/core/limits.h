@@ -77,6 +77,8 @@
 #define DKT_AGE_PATIENCE_MS    1000   /* a step waits so long for a quiet moment, then for a gap */
 #define DKT_AGE_STEP_ROWS      250    /* of one step: 1 to 2 ms, which the group behind it waits */
 #define DKT_AGE_STEP_IDS       100    /* the same for request ids: a new version of each ticket */
+/* Tickets that one step of the table `served` looks at: more than one minute may have. */
+#define DKT_AGE_SERVED_ROWS    8192
 #define DKT_AGE_STEPS_MAX      512    /* of one kind in one round: 7 million ids a day, and more */
 #define DKT_AGE_REQUEST_IDS_MS 172800000 /* 48 h: the contract's promise of a replay */
 #define DKT_AGE_UNPUBLISHED_DAYS 30   /* of the journal, should NATS stay away: then loudly */

@@ -154,7 +154,7 @@ typedef enum {
     DKT_AGE_JOURNAL,     /* rows of before `before_ms`; those that were never published: of before
                             `unpublished_before_ms` */
     DKT_AGE_REST, /* revoked tokens that expired before `before_ms`, handoffs of epochs before
-                     the batch's */
+                     the batch's; and the adapter's note of where open tickets are */
     DKT_AGE_COUNT
 } dkt_age_kind_t;
 

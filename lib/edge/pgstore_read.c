@@ -135,7 +135,7 @@ bool dkt_pgstore_take_guard(dkt_pgstore_t *self, const PGresult *rows, dkt_store
     if (PQntuples(rows) != 1) {
         return false;
     }
-    out->db_ms = s_i64(&cursor);
+    out->db_ms = s_time_ms(&cursor);
     return true;
 }
 

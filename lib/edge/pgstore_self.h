@@ -30,6 +30,7 @@
     X(READ_NUMBERS)                                                                                \
     X(READ_NONCES)                                                                                 \
     X(LIST_ALL)                                                                                    \
+    X(LIST_OPEN)                                                                                   \
     X(LIST_STATE)                                                                                  \
     X(GUARD)                                                                                       \
     X(FREE)                                                                                        \

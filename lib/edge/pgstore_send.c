@@ -92,7 +92,11 @@ static bool s_guard(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, int64_t not
 {
     dkt_pgparams_t params = {0};
     dkt_pgparams_u64(&params, entry->batch.epoch);
-    dkt_pgparams_i64(&params, not_after_ms);
+    if (not_after_ms == INT64_MAX) {
+        dkt_pgparams_i64(&params, INT64_MAX); /* PostgreSQL's infinity */
+    } else {
+        dkt_pgparams_time(&params, not_after_ms);
+    }
     return s_run(self, entry, DKT_SQL_GUARD, &params);
 }
 
@@ -434,6 +438,9 @@ static bool s_send_list(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const d
     if (read->list_state < 0) {
         return s_run(self, entry, DKT_SQL_LIST_ALL, &params);
     }
+    if (read->list_state == DKT_TICKET_OPEN) {
+        return s_run(self, entry, DKT_SQL_LIST_OPEN, &params);
+    }
     dkt_pgparams_i16(&params, (int16_t)read->list_state);
     return s_run(self, entry, DKT_SQL_LIST_STATE, &params);
 }
@@ -478,6 +485,9 @@ static bool s_send_age(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
     dkt_pgparams_u64(&params, age->kind == DKT_AGE_REST ? entry->batch.epoch : age->after);
     if (age->kind == DKT_AGE_TICKETS || age->kind == DKT_AGE_JOURNAL) {
         dkt_pgparams_i64(&params, age->keep);
+    }
+    if (age->kind == DKT_AGE_REST) {
+        dkt_pgparams_i64(&params, DKT_AGE_SERVED_ROWS);
     }
     if (age->kind == DKT_AGE_JOURNAL) {
         dkt_pgparams_time(&params, age->unpublished_before_ms);

@@ -46,16 +46,29 @@ static const char s_load_settings[] =
     "(select seq from changes order by seq desc limit 1) "
     "from settings s left join account a on true";
 
-static const char s_list_state[] =
-    "select * from ("
-    "(" S_TICKET(
-        "subject, null::bytea") "where state = $3 and not breached and id > $1::int8 "
-                                "order by id limit $2::int8) union all "
-                                "(" S_TICKET(
-                                    "subject, null::bytea") "where state = $3 and breached and id "
-                                                            "> $1::int8 "
-                                                            "order by id limit $2::int8)) as page "
-                                                            "order by id limit $2::int8";
+/* Where an open ticket stands (see the table `served`). The planner is to take the index by place
+ * for it, and no other: nothing else stands in the condition that another one knows. */
+#define S_OPEN "state = 0 and lane is not null and slot_start >= (select until from served) "
+
+#define S_LISTED S_TICKET("subject, null::bytea")
+
+/* Open ones are looked at all and sorted, whatever the page: nobody asks for them in a hurry. */
+static const char s_list_open[] =
+    "with found as materialized (select id as number from tickets where " S_OPEN ") " S_LISTED
+    "where id = any (array(select number from found where number > $1::int8 "
+    "order by number limit $2::int8)) order by id";
+
+/* Rows are compared and sorted as the index by state has them: asked for an order by number alone,
+ * the planner walks through all tickets when its statistics say that most are of this state. */
+#define S_PAGE(from, to)                                                                           \
+    "(" S_LISTED "where state > 0 and (state, breached, id) > (" from ") "                         \
+    "and (state, breached, id) < (" to ") order by state, breached, id limit $2::int8)"
+
+static const char s_list_state[] = "select * from ("                         //
+    S_PAGE("$3::int2, false, $1::int8", "$3::int2, true, 0::int8")           //
+    " union all "                                                            //
+    S_PAGE("$3::int2, true, $1::int8", "$3::int2 + 1::int2, false, 0::int8") //
+    ") as page order by id limit $2::int8";
 
 static const char s_free[] =
     "with u as (update tickets t set state = f.state, lane = null, breached = f.breached, "
@@ -79,20 +92,24 @@ static const char s_place[] =
     "from unnest($1::int8[], $2::timestamptz[], $3::int2[]) as p (id, slot_start, lane) "
     "where t.id = p.id and t.state = 0 and t.lane is null returning 1) " S_EXPECT("$1::int8[]");
 
+/* In the list and not after `from`, which would keep each of the columns in a table of its own
+ * first: that was a tenth of a group of 256. */
 static const char s_insert[] =
     "insert into tickets (id, request_id, hold_nonce, class, slot_start, lane, deadline, state, "
     "breached, at_risk, created_at, dispatched_at, resolved_at, cancelled_at, subject, payload) "
-    "select * from unnest($1::int8[], $2::uuid[], $3::int8[], $4::text[], $5::timestamptz[], "
-    "$6::int2[], $7::timestamptz[], $8::int2[], $9::bool[], $10::bool[], $11::timestamptz[], "
-    "$12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::text[], $16::bytea[])";
+    "select unnest($1::int8[]), unnest($2::uuid[]), unnest($3::int8[]), unnest($4::text[]), "
+    "unnest($5::timestamptz[]), unnest($6::int2[]), unnest($7::timestamptz[]), "
+    "unnest($8::int2[]), unnest($9::bool[]), unnest($10::bool[]), unnest($11::timestamptz[]), "
+    "unnest($12::timestamptz[]), unnest($13::timestamptz[]), unnest($14::timestamptz[]), "
+    "unnest($15::text[]), unnest($16::bytea[])";
 
 /* The common case, all of them plain new tickets: fewer columns to carry. */
 static const char s_insert_open[] =
     "insert into tickets (id, request_id, hold_nonce, class, slot_start, lane, deadline, "
     "created_at, subject, payload, state, breached, at_risk) "
-    "select *, 0, false, false from unnest($1::int8[], $2::uuid[], $3::int8[], $4::text[], "
-    "$5::timestamptz[], $6::int2[], $7::timestamptz[], $8::timestamptz[], $9::text[], "
-    "$10::bytea[])";
+    "select unnest($1::int8[]), unnest($2::uuid[]), unnest($3::int8[]), unnest($4::text[]), "
+    "unnest($5::timestamptz[]), unnest($6::int2[]), unnest($7::timestamptz[]), "
+    "unnest($8::timestamptz[]), unnest($9::text[]), unnest($10::bytea[]), 0, false, false";
 
 /* One of them: without arrays, which cost a lone request more than its row. */
 static const char s_insert_one[] =
@@ -105,8 +122,8 @@ static const char s_insert_one[] =
  * that must not be written goes through the function, which raises why. */
 static const char s_guard[] =
     "select case when (select true from owner where epoch = $1::int8 for share) "
-    "and docket_ms(clock_timestamp()) <= $2::int8 then docket_ms(clock_timestamp()) "
-    "else docket_guard($1::int8, $2::int8) end";
+    "and clock_timestamp() <= $2::timestamptz then clock_timestamp() "
+    "else docket_guard($1::int8, $2::timestamptz) end";
 
 static const char s_update[] =
     "with u as (update tickets t set state = n.state, breached = n.breached, "
@@ -179,13 +196,22 @@ static const char s_age_journal[] =
     S_AGED("(select count(*) from d)")
         S_CAME_TO("seq") "(select count(*) from d where unpublished) from seen";
 
+/* And `served` moves on: to the first open ticket, or as far as was looked, or to an hour before
+ * the newest journal row. */
 static const char s_age_rest[] =
     "with t as (delete from revoked_tokens where token_id in (select token_id from revoked_tokens "
     "where expires_at < $1::timestamptz limit $2::int8) returning 1), "
-    "h as (delete from handoff where epoch < $3::int8 returning 1) " //
-    S_AGED("(select count(*) from t) + (select count(*) from h)") "0::int8, "
-                                                                  "(select count(*) from t) = "
-                                                                  "$2::int8, 0::int8";
+    "h as (delete from handoff where epoch < $3::int8 returning 1), "
+    "past as (select at - interval '1 hour' as at from journal order by seq desc limit 1), "
+    "seen as materialized (select slot_start, state from tickets where lane is not null "
+    "and slot_start >= (select until from served) and slot_start < (select at from past) "
+    "order by slot_start, lane limit $4::int8), "
+    "reach as (select coalesce(min(slot_start) filter (where state = 0), "
+    "case when count(*) = $4::int8 then max(slot_start) else (select at from past) end) as at, "
+    "count(*) = $4::int8 as part from seen), "
+    "s as (update served set until = reach.at from reach where reach.at > until returning part) " //
+    S_AGED("(select count(*) from t) + (select count(*) from h)")                                 //
+    "0::int8, (select count(*) from t) = $2::int8 or exists (select from s where part), 0::int8";
 
 #define S_ROW(name, text, columns, take) [DKT_SQL_##name] = {#name, text, columns, take}
 /* Runs once in the life of a connection, so it is not prepared. */
@@ -199,7 +225,7 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
     S_ONCE(LOAD_CLASSES, "select name, level_minutes, limit_permille from classes", 3,
            dkt_pgstore_take_classes),
     S_ONCE(LOAD_TICKETS,
-           S_TICKET("null::text, null::bytea") "where state = 0 union all " //
+           S_TICKET("null::text, null::bytea") "where " S_OPEN "union all " //
            S_TICKET("null::text, null::bytea") "where state = 1 and not breached",
            S_TICKET_COLUMNS, dkt_pgstore_take_tickets),
     S_ONCE(LOAD_REVOKED, "select token_id, expires_at from revoked_tokens where expires_at > now()",
@@ -215,6 +241,7 @@ const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
     S_ROW(LIST_ALL,
           S_TICKET("subject, null::bytea") "where id > $1::int8 order by id limit $2::int8",
           S_TICKET_COLUMNS, dkt_pgstore_take_list),
+    S_ROW(LIST_OPEN, s_list_open, S_TICKET_COLUMNS, dkt_pgstore_take_list),
     S_ROW(LIST_STATE, s_list_state, S_TICKET_COLUMNS, dkt_pgstore_take_list),
     S_ROW(GUARD, s_guard, 1, dkt_pgstore_take_guard),
     S_ROW(FREE, s_free, 0, NULL),

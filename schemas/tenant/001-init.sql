@@ -150,8 +150,21 @@ create unique index tickets_request on tickets (request_id);
 create unique index tickets_nonce on tickets (hold_nonce) where hold_nonce is not null;
 -- The database itself refuses a double booking.
 create unique index tickets_place on tickets (slot_start, lane) where lane is not null;
--- For the load at activation (open, or dispatched and not breached) and for lists by state.
-create index tickets_state on tickets (state, breached, id);
+-- For the load at activation (dispatched and not breached) and for lists by state. A new ticket is
+-- open and not in here, which spares every insert an index: `served` tells where the open ones are.
+create index tickets_state on tickets (state, breached, id) where state > 0;
+
+-- No ticket that stands before `until` is open, and none ever will be. That holds because
+--   - the owner moves it over tickets that it sees are not open, which they never become again;
+--   - it never comes closer than an hour to the newest journal row, and no owner books or moves a
+--     ticket to a minute before that row: its clock starts there and only goes forward.
+-- So an open ticket is found from here on at any age, and what must be looked at is what was placed
+-- since then: a lane has one ticket a minute. One that nobody served holds `until` where it stands.
+create table served (
+    one   boolean primary key default true check (one),
+    until timestamptz not null default '-infinity'
+);
+insert into served default values;
 
 -- One row per group that changed something. Retention always keeps the newest row, here and in
 -- tickets: the next owner continues their numbers.
@@ -193,21 +206,21 @@ end $$;
 -- database's clock is past the earliest slot the group books. Returns that clock. FOR SHARE makes a
 -- takeover wait for the group, and it makes even a bare guard a transaction with a commit record:
 -- on a replicated cluster its answer proves that this is still the primary.
-create function docket_guard(p_epoch bigint, p_not_after_ms bigint) returns bigint
+create function docket_guard(p_epoch bigint, p_not_after timestamptz) returns timestamptz
 language plpgsql as $$
 declare
-    v_now_ms bigint;
+    v_now timestamptz;
 begin
     perform 1 from owner where epoch = p_epoch for share;
     if not found then
         raise exception 'epoch % is over', p_epoch using errcode = 'DK001';
     end if;
-    v_now_ms := docket_ms(clock_timestamp());
-    if v_now_ms > p_not_after_ms then
+    v_now := clock_timestamp();
+    if v_now > p_not_after then
         raise exception 'the clock is % ms past the earliest slot of the group',
-            v_now_ms - p_not_after_ms using errcode = 'DK002';
+            docket_ms(v_now) - docket_ms(p_not_after) using errcode = 'DK002';
     end if;
-    return v_now_ms;
+    return v_now;
 end $$;
 
 -- Fails the transaction when a statement did not touch exactly the rows it names: after the commit
@@ -331,7 +344,7 @@ from (select s.resolvers, (select max(c.level_minutes) from classes c) as horizo
 revoke all on all tables in schema public from public;
 revoke all on all functions in schema public from public;
 grant select on schema_version, slots to docket_tenant;
-grant select, update on owner, settings, relay to docket_tenant;
+grant select, update on owner, settings, relay, served to docket_tenant;
 grant select, insert, update on account to docket_tenant;
 grant select, insert, delete on classes, changes, journal, revoked_tokens to docket_tenant;
 grant select, insert, update, delete on tickets, handoff to docket_tenant;

@@ -36,7 +36,7 @@ declare
     step migrations;
     done bigint;
 begin
-    db_ms := docket_guard(p_epoch, 9223372036854775807);
+    db_ms := docket_ms(docket_guard(p_epoch, 'infinity'));
     select max(s.version) into done from schema_version s;
     version := done;
     select m.* into step from migrations m

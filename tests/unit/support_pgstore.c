@@ -236,6 +236,7 @@ int st_clean(void **state)
                     "truncate tickets, journal, handoff, account, revoked_tokens;"
                     "update owner set epoch = 0, table_epoch = 0, table_version = 0, node = '',"
                     "incarnation = '';"
+                    "update served set until = '-infinity';"
                     "select docket_settings(1::int2, true, array['gold', 'silver', 'bronze'], "
                     "array[120, 240, 480]::int2[], array[1000, 1000, 1000]::int2[])");
     return 0;

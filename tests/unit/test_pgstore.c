@@ -224,11 +224,16 @@ static void test_pgstore_read_pages_a_list_by_state(void **state)
     dkt_batch_t batch = {.kind = DKT_BATCH_READ,
                          .read = {.list_limit = 3, .list_state = DKT_TICKET_DISPATCHED}};
     static const struct {
+        dkt_ticket_state_t state;
         uint64_t after;
         uint32_t count;
         uint64_t numbers[3];
-    } rows[] = {{0, 3, {2, 4, 6}}, {6, 1, {8}}, {8, 0, {0}}};
+    } rows[] = {{DKT_TICKET_DISPATCHED, 0, 3, {2, 4, 6}}, {DKT_TICKET_DISPATCHED, 6, 1, {8}},
+                {DKT_TICKET_DISPATCHED, 8, 0, {0}},       {DKT_TICKET_OPEN, 0, 3, {1, 3, 5}},
+                {DKT_TICKET_OPEN, 5, 2, {7, 9}},          {DKT_TICKET_OPEN, 9, 0, {0}},
+                {DKT_TICKET_RESOLVED, 0, 0, {0}},         {DKT_TICKET_CANCELLED, 0, 0, {0}}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        batch.read.list_state = (int)rows[i].state;
         batch.read.list_after = rows[i].after;
         const st_seen_t *seen = st_run(&st_one, &batch);
         assert_int_equal(seen->result.listed_count, rows[i].count);

@@ -165,6 +165,57 @@ static void test_pgstore_age_drops_dead_tokens_and_an_old_handoff(void **state)
     assert_int_equal(s_drop(DKT_AGE_REST, ST_BASE_MS), 0); /* our own, for the successor */
 }
 
+/* The open tickets that the next owner would load, and a list of them shows, are these. */
+static void s_expect_open(uint32_t count, const uint64_t *numbers)
+{
+    const dkt_batch_t batches[] = {
+        {.kind = DKT_BATCH_LOAD},
+        {.kind = DKT_BATCH_READ, .read = {.list_limit = 10, .list_state = DKT_TICKET_OPEN}}};
+    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
+        const st_seen_t *seen = st_run(&st_one, &batches[i]);
+        assert_int_equal(seen->result.outcome, DKT_STORE_OK);
+        assert_int_equal(seen->result.ticket_count, count);
+        for (uint32_t k = 0; k < count; k++) {
+            assert_int_equal(seen->tickets[k].number, numbers[k]);
+            assert_int_equal(seen->tickets[k].state, DKT_TICKET_OPEN);
+        }
+    }
+}
+
+static void s_expect_served(const char *until)
+{
+    char text[S_BYTES];
+    support_pg_text(st_admin,
+                    "select to_char(until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') from served",
+                    text, sizeof text);
+    assert_string_equal(text, until);
+}
+
+#define S_OPEN "update tickets set state = 0, dispatched_at = null, resolved_at = null where id "
+
+/* The loads look only at what stands behind `served`; that moves over all but open tickets. */
+static void test_pgstore_age_keeps_open_tickets_in_sight(void **state)
+{
+    (void)state;
+    st_own(&st_one);
+    s_make(S_MANY, 3); /* from 18:40 to 00:13 */
+    support_pg_exec(st_admin, S_OPEN "in (12000, 19990)");
+    assert_int_equal(s_drop(DKT_AGE_REST, ST_BASE_MS), 0);
+    s_expect_served("2046-01-16 22:01:00"); /* where 12000 stands, however often it is asked */
+    assert_int_equal(s_drop(DKT_AGE_REST, ST_BASE_MS), 0);
+    s_expect_served("2046-01-16 22:01:00");
+    s_expect_open(2, (const uint64_t[]){12000, 19990});
+    support_pg_exec(st_admin, "update tickets set state = 3, cancelled_at = now(), lane = null "
+                              "where id = 12000");
+    assert_int_equal(s_drop(DKT_AGE_REST, ST_BASE_MS), 0);
+    s_expect_served("2046-01-16 23:13:20"); /* an hour before the newest journal row */
+    s_expect_open(1, (const uint64_t[]){19990});
+    /* nothing is known of the time without a journal row, and it never goes back */
+    support_pg_exec(st_admin, "delete from journal");
+    assert_int_equal(s_drop(DKT_AGE_REST, ST_BASE_MS), 0);
+    s_expect_served("2046-01-16 23:13:20");
+}
+
 static void test_pgstore_age_is_the_owners(void **state)
 {
     (void)state;
@@ -214,6 +265,7 @@ int main(void)
         cmocka_unit_test_teardown(test_pgstore_age_drops_journal_rows_that_were_published,
                                   st_clean),
         cmocka_unit_test_teardown(test_pgstore_age_drops_dead_tokens_and_an_old_handoff, st_clean),
+        cmocka_unit_test_teardown(test_pgstore_age_keeps_open_tickets_in_sight, st_clean),
         cmocka_unit_test_teardown(test_pgstore_age_is_the_owners, st_clean),
         cmocka_unit_test_teardown(test_pgstore_age_of_many, st_clean),
     };
