@@ -55,6 +55,7 @@ struct dkt_producer {
     s_call_t *calls;
     uint32_t free_head, queue_head, queue_tail, open;
     int64_t scan_due_ms; /* no call is due before */
+    int64_t heard_us;    /* when the message or the silence came that ends calls now */
     uint64_t jitter;
     dkt_frame_random_t random;
     size_t ended; /* by the poll that runs */
@@ -123,7 +124,7 @@ static void s_call_end(dkt_producer_t *self, s_call_t *call, dkt_reply_t *reply)
         s_queue_remove(self, index);
     }
     reply->attempts = call->attempts;
-    reply->elapsed_us = (uint64_t)(s_now_us() - call->started_us);
+    reply->elapsed_us = (uint64_t)(self->heard_us - call->started_us);
     call->state = S_FREE;
     call->next = self->free_head;
     self->free_head = index;
@@ -311,6 +312,7 @@ static bool s_receive_message(dkt_producer_t *self)
     while (zmq_msg_recv(&frame, self->socket, ZMQ_DONTWAIT) >= 0) {
         any = true;
         if (first) {
+            self->heard_us = s_now_us();
             sound = zmq_msg_size(&frame) == 0;
             self->counts.garbage += !sound;
         } else if (sound) {
@@ -366,7 +368,8 @@ static size_t s_work(dkt_producer_t *self)
     s_flush(self);
     for (uint32_t i = 0; i < DKT_PRODUCER_DRAIN_MAX && s_receive_message(self); i++) {
     }
-    s_scan(self, s_now_ms());
+    self->heard_us = s_now_us();
+    s_scan(self, self->heard_us / 1000);
     s_flush(self);
     return self->ended;
 }

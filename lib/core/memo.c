@@ -2,6 +2,7 @@
 #include "lib/core/memo.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -224,12 +225,14 @@ void dkt_memo_refused(dkt_memo_t *self, uint32_t number, const dkt_memo_refusal_
 {
     dkt_memo_entry_t *entry = dkt_memo_entry(self, number);
     assert(!entry->joiners && !entry->refusal);
-    entry->refusal = malloc(sizeof *refusal);
+    size_t bytes = offsetof(dkt_memo_refusal_t, alternatives) +
+                   refusal->alternative_count * sizeof refusal->alternatives[0];
+    entry->refusal = malloc(bytes);
     if (!entry->refusal) {
         dkt_memo_remove(self, number);
         return;
     }
-    *entry->refusal = *refusal;
+    memcpy(entry->refusal, refusal, bytes);
     entry->state = DKT_MEMO_REFUSED;
     s_settle(self, number);
 }

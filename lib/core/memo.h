@@ -36,7 +36,8 @@ typedef struct {
     uint64_t slot;
 } dkt_memo_digest_t;
 
-/* A refusal, remembered by class index: settings changes forget all of them. */
+/* A refusal, remembered by class index: settings changes forget all of them. There are tens of
+ * thousands, so that what is remembered ends with the alternatives that there are. */
 typedef struct {
     uint8_t verdict; /* dkt_verdict_t */
     bool has_earliest;
@@ -54,7 +55,7 @@ typedef struct {
     dkt_memo_digest_t digest;
     uint64_t ticket;             /* PENDING, DONE */
     dkt_work_t *joiners;         /* LOOKING, PENDING */
-    dkt_memo_refusal_t *refusal; /* REFUSED, heap */
+    dkt_memo_refusal_t *refusal; /* REFUSED, heap: up to its last alternative */
     uint32_t older, newer;       /* eviction order of DONE and REFUSED; `newer` links free ones */
     uint8_t state;               /* dkt_memo_state_t */
 } dkt_memo_entry_t;

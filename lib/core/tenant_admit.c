@@ -6,6 +6,7 @@
  * new.
  */
 #include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "lib/core/plant.h"
@@ -232,7 +233,7 @@ static void s_explain(dkt_tenant_t *self, dkt_verdict_t verdict, uint8_t class_i
                       dkt_memo_refusal_t *refusal)
 {
     const dkt_settings_t *settings = dkt_ledger_settings(self->ledger);
-    memset(refusal, 0, sizeof *refusal);
+    memset(refusal, 0, offsetof(dkt_memo_refusal_t, alternatives));
     refusal->verdict = (uint8_t)verdict;
     refusal->until_mono_ms = self->mono_ms + DKT_REFUSAL_MEMORY_MS;
     refusal->has_earliest =
