@@ -13,6 +13,8 @@
 /* Dispatch groups of many tenants spread over this much of the 2 s before a minute; the rest is for
  * the commit of the last ones. */
 #define STAGGER_MAX_MS 1600
+_Static_assert(STAGGER_MAX_MS + DKT_TURN_WAIT_MS < DKT_COMMIT_BUDGET_MS,
+               "a dispatch that waited for its turn still leaves before the minute");
 
 static const char *const s_state_names[DKT_TENANT_STATE_COUNT] = {
 #define X(name) #name,

@@ -176,6 +176,10 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self);
 /* True if it serves and nothing decided is unfinished: ledger and database say the same. */
 bool dkt_tenant_settled(const dkt_tenant_t *self);
 
+/* True if a FLUSH would send something for which no request waits: it may be put off, by up to
+ * DKT_TURN_WAIT_MS. What a FLUSH sends is decided by then at the latest, so it may only grow. */
+bool dkt_tenant_background(const dkt_tenant_t *self);
+
 /* True if nothing is in flight, waiting or held and nothing is due within `idle_ms`. */
 bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms);
 

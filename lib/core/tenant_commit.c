@@ -353,6 +353,15 @@ static void s_flush_guard(dkt_tenant_t *self)
     self->port.submit(self->port.ctx, &batch);
 }
 
+/* No work inside means no answer in the group, no look-up, no proof wanted and nobody behind it. */
+bool dkt_tenant_background(const dkt_tenant_t *self)
+{
+    bool nobody_waits =
+        self->state == DKT_TENANT_SERVING && self->held == 0 && self->migrate_target == 0;
+    bool group = !self->inflight && !dkt_group_empty(self->gathering);
+    return nobody_waits && (group || dkt_tenant_age_ready(self));
+}
+
 void dkt_tenant_flush(dkt_tenant_t *self)
 {
     if (self->failed) {

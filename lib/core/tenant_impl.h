@@ -208,7 +208,9 @@ void dkt_tenant_handoff_write(dkt_tenant_t *self);
 
 /* -- tenant_age.c: what is old goes -- */
 void dkt_tenant_age_begin(dkt_tenant_t *self);
-/* Sends the next step if it is due and the moment is good. */
+/* The next step is due and the moment is good. */
+bool dkt_tenant_age_ready(const dkt_tenant_t *self);
+/* Sends it then. */
 void dkt_tenant_age_flush(dkt_tenant_t *self);
 void dkt_tenant_age_result(dkt_tenant_t *self, const dkt_store_result_t *result);
 /* It has waited for a good moment long enough: no READ may go out before it. */
