@@ -444,7 +444,8 @@ static bool s_open(dkt_actor_t *self)
                                 .token_ttl_ms = S_TOKEN_TTL_MS,
                                 .idle_ms = env->idle_ms,
                                 .suspended = home->suspended,
-                                .age = dkt_age_config(env->age_ms)};
+                                .age = dkt_age_config(env->age_ms),
+                                .rehearses = true};
     core.age.at_once = self->config.probe;
     dkt_tenant_port_t own_port = port;
     own_port.ctx = self;

@@ -352,7 +352,9 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self)
         due_mono_ms = mono_ms < due_mono_ms ? mono_ms : due_mono_ms;
     }
     int64_t age_mono_ms = dkt_tenant_age_due_mono_ms(self);
-    return age_mono_ms < due_mono_ms ? age_mono_ms : due_mono_ms;
+    int64_t rehearsal_mono_ms = dkt_tenant_rehearsal_due_mono_ms(self);
+    due_mono_ms = age_mono_ms < due_mono_ms ? age_mono_ms : due_mono_ms;
+    return rehearsal_mono_ms < due_mono_ms ? rehearsal_mono_ms : due_mono_ms;
 }
 
 bool dkt_tenant_settled(const dkt_tenant_t *self)

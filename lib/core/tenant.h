@@ -124,6 +124,7 @@ typedef struct {
     int64_t idle_ms;      /* how far ahead idle looks; at least DKT_WAKE_STAY_MS is used */
     bool suspended;
     dkt_age_config_t age;
+    bool rehearses; /* the first dispatch is tried before its time, without tickets */
 } dkt_tenant_config_t;
 
 #define X_TENANT_STATES(X)                                                                         \

@@ -320,6 +320,7 @@ void sim_start(world_t *self, uint32_t index)
                                   .token_key = &self->token_key,
                                   .sub_domain = "sim",
                                   .token_ttl_ms = 900000,
+                                  .rehearses = true,
                                   .age = {.round_ms = self->options.age_round_ms,
                                           .first_ms = self->options.age_round_ms,
                                           .pause_ms = DKT_AGE_PAUSE_MS,
