@@ -31,6 +31,7 @@
 #include "lib/edge/mailbox.h"
 #include "lib/edge/replica.h"
 #include "workers/stats.h"
+#include "workers/turns.h"
 
 #define DKT_HOST_BYTES_MAX      256
 #define DKT_PORT_BYTES_MAX      8
@@ -335,6 +336,7 @@ typedef struct {
     dkt_mailbox_t *teller_box; /* NULL: no NATS address */
     dkt_refused_window_t refused_window;
     dkt_nodes_t nodes;
+    dkt_worker_turns_t turns; /* of the actors, for what no request waits for */
 } dkt_env_t;
 
 /* Into a mailbox that is large enough for everything that may be open: a refusal is our bug. */

@@ -40,7 +40,11 @@ struct dkt_actor {
     atomic_uint *connections;        /* of its cluster, for the statistics */
     uint32_t connected;              /* of them, 0 or 1 */
     bool fresh;                      /* something was fed and not flushed */
-    bool served;                     /* READY was told */
+    dkt_actor_turn_t turn;
+    bool turn_asked;          /* and not left since: it has a place, or waits for one */
+    int64_t turn_due_mono_ms; /* it goes without one then; INT64_MAX: it does not wait */
+    uint32_t batch_count;     /* of the core's batches, those on their way */
+    bool served;              /* READY was told */
     bool changed;    /* `changes` has rows that the control database lacks, and nobody was told */
     bool terminated; /* $TERM came: the node loop waits for the thread */
     char store_text[DKT_ERR_TEXT_BYTES_MAX]; /* why the store was lost */
@@ -52,6 +56,7 @@ struct dkt_actor {
 static void s_port_submit(void *ctx, const dkt_batch_t *batch)
 {
     dkt_actor_t *self = ctx;
+    self->batch_count++;
     dkt_relay_feed_submit(&self->feed, batch);
     if (batch->kind == DKT_BATCH_COMMIT) {
         dkt_tenant_counts_t counts;
@@ -211,9 +216,40 @@ static bool s_is_over(const dkt_actor_t *self)
     return dkt_tenant_state(self->core) == DKT_TENANT_ENDED;
 }
 
+static void s_leave_turn(dkt_actor_t *self)
+{
+    if (self->turn_asked) {
+        dkt_worker_turns_leave(&self->config.env->turns, &self->turn);
+    }
+    self->turn_asked = false;
+    self->turn_due_mono_ms = INT64_MAX;
+}
+
+/* A FLUSH goes at once where anybody waits for it. What nobody waits for takes turns with the other
+ * tenants', until its last batch is answered; whoever asks meanwhile takes it along. */
+static void s_flush(dkt_actor_t *self)
+{
+    if (dkt_tenant_background(self->core)) {
+        self->turn_asked = true;
+        if (!dkt_worker_turns_ask(&self->config.env->turns, &self->turn, dkt_clock_mono_ms(),
+                                  &self->turn_due_mono_ms)) {
+            return;
+        }
+    }
+    s_step_kind(self, DKT_TEV_FLUSH);
+    if (self->batch_count == 0) {
+        s_leave_turn(self);
+    }
+}
+
 static void s_on_result(void *ctx, const dkt_store_result_t *result)
 {
     dkt_actor_t *self = ctx;
+    bool relays = result->kind == DKT_BATCH_RELAY_READ || result->kind == DKT_BATCH_RELAY_MARK;
+    self->batch_count -= relays ? 0 : 1;
+    if (!relays && self->batch_count == 0) {
+        s_leave_turn(self);
+    }
     if (result->kind == DKT_BATCH_LOAD && result->outcome == DKT_STORE_OK &&
         result->changes_seq > self->config.home.changes_seq) {
         self->changed = true;
@@ -295,6 +331,7 @@ static int s_wait_ms(const dkt_actor_t *self, int64_t now_mono_ms)
     int64_t due_mono_ms = dkt_tenant_due_mono_ms(self->core);
     int64_t store_due_mono_ms = dkt_pgstore_due_mono_ms(self->store);
     due_mono_ms = store_due_mono_ms < due_mono_ms ? store_due_mono_ms : due_mono_ms;
+    due_mono_ms = self->turn_due_mono_ms < due_mono_ms ? self->turn_due_mono_ms : due_mono_ms;
     if (due_mono_ms <= now_mono_ms) {
         return 0;
     }
@@ -363,7 +400,7 @@ static void s_turn(dkt_actor_t *self)
         s_step_kind(self, DKT_TEV_TICK);
     }
     if (!s_is_over(self) && self->fresh) {
-        s_step_kind(self, DKT_TEV_FLUSH);
+        s_flush(self);
     }
     s_tell_ready(self);
     s_note_idle(self, dkt_clock_mono_ms());
@@ -407,7 +444,8 @@ static bool s_open(dkt_actor_t *self)
                                 .token_ttl_ms = S_TOKEN_TTL_MS,
                                 .idle_ms = env->idle_ms,
                                 .suspended = home->suspended,
-                                .age = dkt_age_config(env->age_ms)};
+                                .age = dkt_age_config(env->age_ms),
+                                .rehearses = true};
     core.age.at_once = self->config.probe;
     dkt_tenant_port_t own_port = port;
     own_port.ctx = self;
@@ -452,6 +490,7 @@ static void s_actor(zsock_t *pipe, void *argument)
         s_copy_end(self, ended);
         s_note_stats(self, true);
     }
+    s_leave_turn(self);
     dkt_stats_gauge(self->connections, &self->connected, 0);
     ended->served = self->served;
     dkt_pgstore_destroy(&self->store);
@@ -477,6 +516,8 @@ dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config)
     self->config = *config;
     self->box = box;
     self->ended = ended;
+    self->turn.box = box;
+    self->turn_due_mono_ms = INT64_MAX;
     self->connections =
         dkt_stats_cluster(&config->env->stats, config->home.host, config->home.port);
     ended->client = config->client;

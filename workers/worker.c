@@ -286,6 +286,7 @@ static int s_run(s_worker_t *self, const s_options_t *options)
     self->env.nats = options->nats;
     self->env.keys = options->keys;
     pthread_mutex_init(&self->env.refused_window.lock, NULL);
+    dkt_worker_turns_init(&self->env.turns);
     pthread_mutex_init(&self->env.nodes.lock, NULL);
     pthread_mutex_init(&self->env.stats.clusters_lock, NULL);
     randombytes_buf(self->env.incarnation.bytes, sizeof self->env.incarnation.bytes);

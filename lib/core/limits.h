@@ -235,6 +235,8 @@
 #define DKT_NOFILE_RESERVED   1000   /* descriptors that are no tenant's */
 #define DKT_FDS_PER_TENANT    4      /* actor pipe 2, eventfd, PostgreSQL socket */
 #define DKT_DRAIN_MAX_MS      5000   /* a shutdown waits this long for its actors */
+#define DKT_TURNS_MAX         4      /* tenants of a worker that write unasked at the same time */
+#define DKT_TURN_WAIT_MS      300    /* nobody waits longer for that: with the stagger below 2 s */
 
 /* -- worker, wake (rule 7) -- */
 #define DKT_WAKE_EARLY_MS  10000 /* activated this long before something is due */

@@ -76,8 +76,10 @@ typedef enum {
        OK): only the guard can fail the batch. result.schema_version is what the database has then
      */
     DKT_BATCH_MIGRATE,
-    DKT_BATCH_AGE, /* guard, then one small step of dropping what is old; durable soon, not at
-                      once: losing it repeats, so its success proves nothing to anybody */
+    DKT_BATCH_AGE,      /* guard, then one small step of dropping what is old; durable soon, not at
+                           once: losing it repeats, so its success proves nothing to anybody */
+    DKT_BATCH_REHEARSE, /* guard, then the dispatch of no ticket: changes nothing. A session's first
+                           use of a statement costs several times its later ones */
     /* The relay's, submitted by the shell beside the core's own; no guard, and a failure of theirs
        ends the connection like any other. */
     DKT_BATCH_RELAY_READ, /* progress, and journal rows after a sequence number */
@@ -169,7 +171,7 @@ typedef struct {
 
 typedef struct {
     dkt_batch_kind_t kind;
-    uint64_t epoch; /* GUARD, COMMIT, AGE, MIGRATE, RELAY_MARK, TAKE (out) */
+    uint64_t epoch; /* GUARD, COMMIT, AGE, REHEARSE, MIGRATE, RELAY_MARK, TAKE (out) */
     union {
         int32_t migrate_target;    /* MIGRATE */
         dkt_table_version_t table; /* TAKE */

@@ -13,6 +13,8 @@
 /* Dispatch groups of many tenants spread over this much of the 2 s before a minute; the rest is for
  * the commit of the last ones. */
 #define STAGGER_MAX_MS 1600
+_Static_assert(STAGGER_MAX_MS + DKT_TURN_WAIT_MS < DKT_COMMIT_BUDGET_MS,
+               "a dispatch that waited for its turn still leaves before the minute");
 
 static const char *const s_state_names[DKT_TENANT_STATE_COUNT] = {
 #define X(name) #name,
@@ -324,7 +326,9 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self)
         due_mono_ms = mono_ms < due_mono_ms ? mono_ms : due_mono_ms;
     }
     int64_t age_mono_ms = dkt_tenant_age_due_mono_ms(self);
-    return age_mono_ms < due_mono_ms ? age_mono_ms : due_mono_ms;
+    int64_t rehearsal_mono_ms = dkt_tenant_rehearsal_due_mono_ms(self);
+    due_mono_ms = age_mono_ms < due_mono_ms ? age_mono_ms : due_mono_ms;
+    return rehearsal_mono_ms < due_mono_ms ? rehearsal_mono_ms : due_mono_ms;
 }
 
 bool dkt_tenant_settled(const dkt_tenant_t *self)

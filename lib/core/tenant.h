@@ -133,6 +133,7 @@ typedef struct {
     int64_t idle_ms;      /* how far ahead idle looks; at least DKT_WAKE_STAY_MS is used */
     bool suspended;
     dkt_age_config_t age;
+    bool rehearses; /* the first dispatch is tried before its time, without tickets */
 } dkt_tenant_config_t;
 
 #define X_TENANT_STATES(X)                                                                         \
@@ -184,6 +185,10 @@ int64_t dkt_tenant_due_mono_ms(const dkt_tenant_t *self);
 
 /* True if it serves and nothing decided is unfinished: ledger and database say the same. */
 bool dkt_tenant_settled(const dkt_tenant_t *self);
+
+/* True if a FLUSH would send something for which no request waits: it may be put off, by up to
+ * DKT_TURN_WAIT_MS. What a FLUSH sends is decided by then at the latest, so it may only grow. */
+bool dkt_tenant_background(const dkt_tenant_t *self);
 
 /* True if nothing is in flight, waiting or held and nothing is due within `idle_ms`. */
 bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms);

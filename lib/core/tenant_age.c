@@ -93,13 +93,18 @@ static int64_t s_before_ms(const dkt_tenant_t *self)
     return self->now_ms;
 }
 
-void dkt_tenant_age_flush(dkt_tenant_t *self)
+bool dkt_tenant_age_ready(const dkt_tenant_t *self)
 {
-    dkt_age_t *age = &self->age;
     bool open = !dkt_group_empty(self->gathering) || self->read_sent;
     bool quiet = !self->inflight && !self->guard_sent && self->need_count == 0 &&
                  dkt_works_empty(&self->waiting) && dkt_works_empty(&self->solo);
-    if (!s_is_due(self) || open || (!quiet && !dkt_tenant_age_presses(self))) {
+    return s_is_due(self) && !open && (quiet || dkt_tenant_age_presses(self));
+}
+
+void dkt_tenant_age_flush(dkt_tenant_t *self)
+{
+    dkt_age_t *age = &self->age;
+    if (!dkt_tenant_age_ready(self)) {
         return;
     }
     dkt_batch_t batch = {

@@ -307,6 +307,9 @@ static void s_flush_group(dkt_tenant_t *self)
         group->replies[0].work = group->replies[1].work;
         group->replies[1].work = first;
     }
+    if (batch.commit.update_count > 0) {
+        dkt_tenant_rehearsed(self);
+    }
     group->sent_mono_ms = self->mono_ms;
     self->inflight = group;
     self->gathering = group == &self->groups[0] ? &self->groups[1] : &self->groups[0];
@@ -353,6 +356,16 @@ static void s_flush_guard(dkt_tenant_t *self)
     self->port.submit(self->port.ctx, &batch);
 }
 
+/* No work inside means no answer in the group, no look-up, no proof wanted and nobody behind it. */
+bool dkt_tenant_background(const dkt_tenant_t *self)
+{
+    bool nobody_waits =
+        self->state == DKT_TENANT_SERVING && self->held == 0 && self->migrate_target == 0;
+    bool group = !self->inflight && !dkt_group_empty(self->gathering);
+    return nobody_waits &&
+           (group || dkt_tenant_age_ready(self) || dkt_tenant_rehearsal_ready(self));
+}
+
 void dkt_tenant_flush(dkt_tenant_t *self)
 {
     if (self->failed) {
@@ -361,6 +374,7 @@ void dkt_tenant_flush(dkt_tenant_t *self)
     s_flush_group(self);
     if (!self->failed) {
         dkt_tenant_age_flush(self);
+        dkt_tenant_rehearse(self);
     }
     if (!self->failed && !dkt_tenant_age_presses(self)) {
         s_flush_read(self);
@@ -409,6 +423,9 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
     case DKT_BATCH_AGE:
         sent_mono_ms = self->age.sent_mono_ms;
         break;
+    case DKT_BATCH_REHEARSE:
+        sent_mono_ms = self->rehearsal.sent_mono_ms;
+        break;
     case DKT_BATCH_LOCK:
     case DKT_BATCH_TAKE:
     case DKT_BATCH_LOAD:
@@ -430,6 +447,8 @@ void dkt_tenant_on_result(dkt_tenant_t *self, const dkt_store_result_t *result)
         dkt_tenant_migrated(self, result);
     } else if (result->kind == DKT_BATCH_AGE) {
         dkt_tenant_age_result(self, result);
+    } else if (result->kind == DKT_BATCH_REHEARSE) {
+        dkt_tenant_rehearsed(self);
     }
     dkt_tenant_fence_open(self);
     if (clock_ahead) {

@@ -74,6 +74,22 @@ typedef struct {
     bool told_unpublished; /* that rows went which nobody had published: once is loud enough */
 } dkt_age_t;
 
+/* The first dispatch, tried without tickets (tenant_rehearse.c).
+ *   NONE -open ticket-> PLANNED -due and quiet-> SENT -result-> DONE
+ *                          +------ any update of tickets ------> DONE */
+typedef enum {
+    DKT_REHEARSAL_NONE,
+    DKT_REHEARSAL_PLANNED,
+    DKT_REHEARSAL_SENT,
+    DKT_REHEARSAL_DONE
+} dkt_rehearsal_state_t;
+
+typedef struct {
+    dkt_rehearsal_state_t state;
+    int64_t due_mono_ms;  /* PLANNED */
+    int64_t sent_mono_ms; /* SENT */
+} dkt_rehearsal_t;
+
 #define DKT_NEEDS_MAX 1024 /* works in one READ: as many as in one group */
 
 struct dkt_tenant {
@@ -120,6 +136,7 @@ struct dkt_tenant {
     bool migrate_sent;      /* the step is on its way */
     int64_t migrate_mono_ms;
     dkt_age_t age;
+    dkt_rehearsal_t rehearsal;
     dkt_revoked_set_t revoked;
     char account_password[DKT_HASH_TEXT_BYTES];
     uint32_t passwords_set; /* since activation */
@@ -212,7 +229,9 @@ void dkt_tenant_handoff_write(dkt_tenant_t *self);
 
 /* -- tenant_age.c: what is old goes -- */
 void dkt_tenant_age_begin(dkt_tenant_t *self);
-/* Sends the next step if it is due and the moment is good. */
+/* The next step is due and the moment is good. */
+bool dkt_tenant_age_ready(const dkt_tenant_t *self);
+/* Sends it then. */
 void dkt_tenant_age_flush(dkt_tenant_t *self);
 void dkt_tenant_age_result(dkt_tenant_t *self, const dkt_store_result_t *result);
 /* It has waited for a good moment long enough: no READ may go out before it. */
@@ -221,6 +240,16 @@ bool dkt_tenant_age_presses(const dkt_tenant_t *self);
 int64_t dkt_tenant_age_due_mono_ms(const dkt_tenant_t *self);
 /* Has it yet to do what the tenant was activated for? */
 bool dkt_tenant_age_owes(const dkt_tenant_t *self);
+
+/* -- tenant_rehearse.c: the first dispatch, tried before -- */
+/* It is due and the moment is good. */
+bool dkt_tenant_rehearsal_ready(const dkt_tenant_t *self);
+/* Plans it once there is an open ticket, and sends it as soon as it is ready. */
+void dkt_tenant_rehearse(dkt_tenant_t *self);
+/* Its statement was used, by it or by a group. */
+void dkt_tenant_rehearsed(dkt_tenant_t *self);
+/* When it wants a turn; INT64_MAX: not before a result. */
+int64_t dkt_tenant_rehearsal_due_mono_ms(const dkt_tenant_t *self);
 
 /* -- tenant_answer.c: every way out for a work -- */
 void dkt_tenant_answer(dkt_tenant_t *self, dkt_work_t *work, const uint8_t *bytes, size_t len);

@@ -45,9 +45,9 @@ void dkt_mailbox_destroy(dkt_mailbox_t **self_p)
     free(self);
 }
 
-/* Only the push that ends an empty queue wakes the reader. The counter of an eventfd cannot
- * overflow here: between two such pushes there is a drain that resets it. */
-static void s_wake(dkt_mailbox_t *self)
+/* Only the push that ends an empty queue wakes the reader by itself. The counter of an eventfd
+ * cannot overflow: that would take 2^64 calls without a drain, which resets it. */
+void dkt_mailbox_wake(dkt_mailbox_t *self)
 {
     uint64_t one = 1;
     ssize_t n;
@@ -73,7 +73,8 @@ static bool s_append(dkt_mailbox_t *self, dkt_mail_t *head, dkt_mail_t *tail, ui
     }
     pthread_mutex_unlock(&self->lock);
     if (fits && was_empty) {
-        s_wake(self); /* outside the lock, for which the reader would wait as soon as it is awake */
+        dkt_mailbox_wake(
+            self); /* outside the lock, for which the reader would wait as soon as it is awake */
     }
     return fits;
 }

@@ -40,6 +40,9 @@ DKT_CHECKED bool dkt_mailbox_push_list(dkt_mailbox_t *self, dkt_mail_t *head);
 /* Takes everything, oldest first; NULL if there is nothing. One thread only. */
 dkt_mail_t *dkt_mailbox_drain(dkt_mailbox_t *self);
 
+/* Makes it readable although nothing was put: the reader shall look at something else. */
+void dkt_mailbox_wake(dkt_mailbox_t *self);
+
 /* To poll for reading. */
 int dkt_mailbox_fd(const dkt_mailbox_t *self);
 

@@ -81,6 +81,7 @@ static bool s_writes(const dkt_pgstore_entry_t *entry)
         /* Nobody waits for a mark, or for what is old to go, and a lost one only repeats: they need
          * no turn of their own. */
         [DKT_BATCH_AGE] = false,
+        [DKT_BATCH_REHEARSE] = false,
         [DKT_BATCH_RELAY_READ] = false,
         [DKT_BATCH_RELAY_MARK] = false,
     };

@@ -291,9 +291,6 @@ static bool s_updates(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry, const dkt
     static const dkt_pgtype_t types[] = {DKT_PG_INT8, DKT_PG_INT2,        DKT_PG_BOOL,
                                          DKT_PG_BOOL, DKT_PG_TIMESTAMPTZ, DKT_PG_TIMESTAMPTZ};
     dkt_pgparams_t params = {0};
-    if (commit->update_count == 0) {
-        return true;
-    }
     S_BEGIN(self, types);
     dkt_pgarray_t *column = self->columns;
     for (uint32_t i = 0; i < commit->update_count; i++) {
@@ -385,9 +382,9 @@ static bool s_send_commit(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
     const dkt_commit_t *commit = &entry->batch.commit;
     return s_guard(self, entry, commit->not_after_ms) && s_frees(self, entry, commit) &&
            s_moves(self, entry, commit) && s_inserts(self, entry, commit) &&
-           s_updates(self, entry, commit) && s_journal(self, entry, commit) &&
-           s_settings(self, entry, commit) && s_account(self, entry, commit) &&
-           s_handoff(self, entry, commit);
+           (commit->update_count == 0 || s_updates(self, entry, commit)) &&
+           s_journal(self, entry, commit) && s_settings(self, entry, commit) &&
+           s_account(self, entry, commit) && s_handoff(self, entry, commit);
 }
 
 static bool s_send_guard(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
@@ -495,6 +492,12 @@ static bool s_send_age(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
     return s_guard(self, entry, INT64_MAX) && s_run(self, entry, statements[age->kind], &params);
 }
 
+static bool s_send_rehearse(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
+{
+    static const dkt_commit_t nothing;
+    return s_guard(self, entry, INT64_MAX) && s_updates(self, entry, &nothing);
+}
+
 static bool s_send_relay_read(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
     const dkt_relay_read_t *read = &entry->batch.relay_read;
@@ -544,6 +547,7 @@ static s_send_fn *const s_senders[] = {
     [DKT_BATCH_COMMIT] = s_send_commit,
     [DKT_BATCH_MIGRATE] = s_send_migrate,
     [DKT_BATCH_AGE] = s_send_age,
+    [DKT_BATCH_REHEARSE] = s_send_rehearse,
     [DKT_BATCH_RELAY_READ] = s_send_relay_read,
     [DKT_BATCH_RELAY_MARK] = s_send_relay_mark,
 };

@@ -82,6 +82,7 @@ typedef struct {
     int64_t last_apply_us;
     int64_t last_result_us; /* results come in the order of the batches, as on one connection */
     int64_t tick_at_us;     /* the earliest tick under way; 0: none */
+    int64_t turn_at_us;     /* what nobody waits for has its turn then; 0: nothing waits */
     dkt_table_version_t table;
     int64_t lock_refused_since_ms;
     dkt_uuid_t suspects[64];

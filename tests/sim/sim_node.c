@@ -179,6 +179,7 @@ static void s_bury(world_t *self, uint32_t index)
     dkt_tenant_destroy(&node->core);
     node->generation++;
     node->tick_at_us = 0;
+    node->turn_at_us = 0;
     s_close_session(self, node);
     if (lock_held && !node->dead && self->assigned == index && !node->starting) {
         node->starting = true;
@@ -230,13 +231,30 @@ static void s_schedule_tick(world_t *self, uint32_t index, int64_t delay_us)
                  (event_t){.kind = EV_TICK, .node = index, .generation = node->generation});
 }
 
+/* Has what nobody waits for its turn yet? Sometimes other tenants come first, but never for long.
+ */
+static bool s_may_flush(world_t *self, node_t *node)
+{
+    if (!dkt_tenant_background(node->core)) {
+        node->turn_at_us = 0;
+        return true;
+    }
+    if (node->turn_at_us == 0) {
+        node->turn_at_us = self->now_us;
+        node->turn_at_us += sim_chance(self, 500) ? 0 : 1000 * sim_below(self, DKT_TURN_WAIT_MS);
+    }
+    return node->turn_at_us <= self->now_us;
+}
+
 void sim_step(world_t *self, uint32_t index, const dkt_tenant_event_t *event)
 {
     node_t *node = &self->nodes[index];
     dkt_tenant_event_t flush = {.kind = DKT_TEV_FLUSH};
     self->summary.steps++;
     dkt_tenant_step(node->core, sim_now_ms(self), event);
-    if (sim_chance(self, 700)) { /* sometimes more arrives before the shell flushes */
+    if (!s_may_flush(self, node)) {
+        s_schedule_tick(self, index, node->turn_at_us - self->now_us);
+    } else if (sim_chance(self, 700)) { /* sometimes more arrives before the shell flushes */
         dkt_tenant_step(node->core, sim_now_ms(self), &flush);
     } else {
         s_schedule_tick(self, index, 100 + sim_below(self, 2000));
@@ -302,6 +320,7 @@ void sim_start(world_t *self, uint32_t index)
                                   .token_key = &self->token_key,
                                   .sub_domain = "sim",
                                   .token_ttl_ms = 900000,
+                                  .rehearses = true,
                                   .age = {.round_ms = self->options.age_round_ms,
                                           .first_ms = self->options.age_round_ms,
                                           .pause_ms = DKT_AGE_PAUSE_MS,

@@ -513,6 +513,7 @@ sim_result_t *sim_store_apply(sim_store_t *self, uint32_t session, const sim_bat
         s_apply_load(self, out);
         break;
     case DKT_BATCH_GUARD:
+    case DKT_BATCH_REHEARSE:
         (void)s_guard(self, batch, &out->result);
         break;
     case DKT_BATCH_READ:

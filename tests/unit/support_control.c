@@ -60,6 +60,7 @@ void support_env_init(dkt_env_t *env, const support_control_t *control, const ch
     dkt_err_t err;
     dkt_token_secret_t secrets[DKT_TOKEN_KEYS_MAX];
     memset(env, 0, sizeof *env);
+    dkt_worker_turns_init(&env->turns);
     env->uri = control->uri;
     env->keys = control->keys;
     env->node = node;

@@ -90,13 +90,7 @@ static void s_log(void *ctx, dkt_log_level_t level, const char *text)
 
 /* -- life -- */
 
-bench_t *bench_new(uint16_t resolvers)
-{
-    const dkt_age_config_t never = {.round_ms = 0};
-    return bench_new_aging(resolvers, &never);
-}
-
-bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age)
+static bench_t *s_new(uint16_t resolvers, const dkt_age_config_t *age, bool rehearses)
 {
     bench_t *bench = test_calloc(1, sizeof *bench);
     bench->mono_ms = 1000;
@@ -125,10 +119,28 @@ bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age)
                                   .token_key = &bench->token_key,
                                   .sub_domain = "acme",
                                   .token_ttl_ms = 900000,
-                                  .age = *age};
+                                  .age = *age,
+                                  .rehearses = rehearses};
     bench->core = dkt_tenant_new(&config, &port, bench->mono_ms);
     assert_non_null(bench->core);
     return bench;
+}
+
+bench_t *bench_new(uint16_t resolvers)
+{
+    const dkt_age_config_t never = {.round_ms = 0};
+    return bench_new_aging(resolvers, &never);
+}
+
+bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age)
+{
+    return s_new(resolvers, age, false);
+}
+
+bench_t *bench_new_rehearsing(uint16_t resolvers)
+{
+    const dkt_age_config_t never = {.round_ms = 0};
+    return s_new(resolvers, &never, true);
 }
 
 void bench_activate(bench_t *bench)
@@ -376,6 +388,7 @@ void bench_ok(bench_t *bench)
     case DKT_BATCH_READ:
     case DKT_BATCH_COMMIT:
     case DKT_BATCH_AGE:
+    case DKT_BATCH_REHEARSE:
     case DKT_BATCH_RELAY_READ:
     case DKT_BATCH_RELAY_MARK:
         break;

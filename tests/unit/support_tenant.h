@@ -56,6 +56,7 @@ typedef struct {
  */
 bench_t *bench_new(uint16_t resolvers);
 bench_t *bench_new_aging(uint16_t resolvers, const dkt_age_config_t *age);
+bench_t *bench_new_rehearsing(uint16_t resolvers);
 /* Through lock, take and load; asserts that it serves. */
 void bench_activate(bench_t *bench);
 /* Both. */

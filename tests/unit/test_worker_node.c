@@ -117,6 +117,12 @@ bool dkt_tenant_idle(const dkt_tenant_t *self, int64_t mono_ms)
     return self->state == DKT_TENANT_SERVING;
 }
 
+bool dkt_tenant_background(const dkt_tenant_t *self)
+{
+    (void)self;
+    return false;
+}
+
 const dkt_tenant_end_t *dkt_tenant_end(const dkt_tenant_t *self)
 {
     return &self->end;
