@@ -13,6 +13,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 from client import LEVELS, Client, Tenant, early_in_minute, own_source  # noqa: E402
 from fleet import DOCKET, Fleet, wait_until  # noqa: E402 the path comes first
 
+QUICK_TEST_S = 3  # of tests that make a ticket and look at it
+
 
 def pytest_sessionstart(session):
     if not os.access(DOCKET, os.X_OK):
@@ -30,6 +32,13 @@ def discard(fleet):
     """Ends a fleet whose data nobody wants: an orderly stop would write its many databases down."""
     fleet.scan_logs()
     fleet.kill_everything()
+
+
+@pytest.fixture(autouse=True)
+def early_enough():
+    """No test begins as a minute ends: what it books would be dispatched before it has looked. What
+    needs more room than that waits by itself."""
+    wait_until(lambda: early_in_minute(QUICK_TEST_S), 10, 0.05)
 
 
 @pytest.fixture(scope="session")

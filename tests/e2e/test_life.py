@@ -413,11 +413,12 @@ def test_life_delete_ends_although_command_owner_and_leader_are_killed(life, com
         return rows[0][0] if rows else None
 
     with Load(neighbour, patient=True) as load:
+        node = leader(life)
+        life.kill(node, signal.SIGSTOP)  # or all could be over before the command is killed
         process = start(life, *words)
         wait_until(state, every_s=0.001)
         process.kill()
         process.communicate()
-        node = leader(life)
         pids.append((node, life.kill(node)))
         wait_until(lambda: state() == "fenced", 30)  # its next leader got so far without a command
         assert life.sql("select count (*) from pg_database where datname = %s",
