@@ -85,7 +85,7 @@ static bool s_writes(const dkt_pgstore_entry_t *entry)
         [DKT_BATCH_RELAY_READ] = false,
         [DKT_BATCH_RELAY_MARK] = false,
     };
-    return entry->evict || writes[entry->batch.kind];
+    return writes[entry->batch.kind];
 }
 
 /* The connection is over; what that means for the open batches is settled in s_settle. The first
@@ -142,12 +142,9 @@ static void s_pump(dkt_pgstore_t *self)
 static void s_deliver(dkt_pgstore_t *self, dkt_store_result_t *result)
 {
     dkt_pgstore_entry_t *entry = s_entry(self, 0);
-    bool told = !entry->evict;
     result->kind = entry->batch.kind;
     s_pop(self);
-    if (told) {
-        self->on_result(self->ctx, result);
-    }
+    self->on_result(self->ctx, result);
     dkt_pgstore_read_done(self);
 }
 
@@ -549,13 +546,6 @@ void dkt_pgstore_submit(dkt_pgstore_t *self, const dkt_batch_t *batch)
         entry->batch.read = (dkt_read_t){0};
         s_break(self, "out of memory");
     }
-}
-
-void dkt_pgstore_evict(dkt_pgstore_t *self, const char *holder)
-{
-    snprintf(self->holder, sizeof self->holder, "%s", holder);
-    s_push(self)->evict = true;
-    s_send_soon(self);
 }
 
 dkt_pgstore_state_t dkt_pgstore_state(const dkt_pgstore_t *self)

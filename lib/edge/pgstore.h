@@ -72,11 +72,6 @@ void dkt_pgstore_ready(dkt_pgstore_t *self, int64_t mono_ms);
  * points to stays until its result. */
 void dkt_pgstore_submit(dkt_pgstore_t *self, const dkt_batch_t *batch);
 
-/* Ends the session that holds the owner's lock if it still bears that application_name and is older
- * than this connection. Whether that is allowed (page 2 rule 11) is the caller's to know. No
- * result: try LOCK again some milliseconds later. */
-void dkt_pgstore_evict(dkt_pgstore_t *self, const char *holder);
-
 dkt_pgstore_state_t dkt_pgstore_state(const dkt_pgstore_t *self);
 
 #endif

@@ -20,7 +20,6 @@
 /* Every statement, in the order in which a COMMIT sends its own. */
 #define DKT_PGSTORE_STATEMENTS(X)                                                                  \
     X(LOCK)                                                                                        \
-    X(EVICT)                                                                                       \
     X(TAKE)                                                                                        \
     X(LOAD_SETTINGS)                                                                               \
     X(LOAD_CLASSES)                                                                                \
@@ -91,7 +90,6 @@ extern const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT];
 typedef struct {
     dkt_batch_t batch;
     void *copies;        /* of a READ that waits: its arrays */
-    bool evict;          /* not a batch of the core's: DKT_SQL_EVICT with self->holder */
     bool sent;           /* at least a byte of it was given to libpq */
     int64_t deadline_ms; /* once sent */
     uint8_t step_count, step;
@@ -114,7 +112,6 @@ struct dkt_pgstore {
     bool malformed;   /* a value of a result is not as long as its type */
     char sqlstate[6]; /* of the failure */
     char text[DKT_ERR_TEXT_BYTES_MAX];
-    char holder[64]; /* for DKT_SQL_EVICT */
     char node[32], incarnation[40];
     dkt_pgstore_fn *on_result;
     dkt_pgstore_state_fn *on_state;

@@ -398,13 +398,6 @@ static bool s_send_lock(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
     return s_run(self, entry, DKT_SQL_LOCK, &params);
 }
 
-static bool s_send_evict(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
-{
-    dkt_pgparams_t params = {0};
-    dkt_pgparams_raw(&params, self->holder, strlen(self->holder));
-    return s_run(self, entry, DKT_SQL_EVICT, &params);
-}
-
 static bool s_send_take(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
     dkt_pgparams_t params = {0};
@@ -554,9 +547,8 @@ static s_send_fn *const s_senders[] = {
 
 bool dkt_pgstore_send(dkt_pgstore_t *self, dkt_pgstore_entry_t *entry)
 {
-    s_send_fn *send = entry->evict ? s_send_evict : s_senders[entry->batch.kind];
     entry->sent = true;
-    if (!send(self, entry) || !PQpipelineSync(self->conn)) {
+    if (!s_senders[entry->batch.kind](self, entry) || !PQpipelineSync(self->conn)) {
         return false;
     }
     s_expect(entry, DKT_STEP_SYNC);

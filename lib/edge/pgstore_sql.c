@@ -219,7 +219,6 @@ static const char s_age_rest[] =
 
 const dkt_sql_row_t dkt_pgstore_sql[DKT_SQL_COUNT] = {
     S_ONCE(LOCK, s_lock, 4, dkt_pgstore_take_lock),
-    S_ROW(EVICT, "select docket_evict($1::text)", 0, NULL),
     S_ONCE(TAKE, s_take, 6, dkt_pgstore_take_take),
     S_ONCE(LOAD_SETTINGS, s_load_settings, 8, dkt_pgstore_take_settings),
     S_ONCE(LOAD_CLASSES, "select name, level_minutes, limit_permille from classes", 3,

@@ -264,26 +264,6 @@ language sql as $$
                                 where pid = pg_backend_pid())
 $$;
 
--- Takeover, right after the lock, in its own transaction. No row: a newer assignment exists.
-create function docket_take(p_table_epoch bigint, p_table_version bigint, p_node text,
-                            p_incarnation text,
-                            out epoch bigint, out db_ms bigint, out journal_ms bigint,
-                            out journal_seq bigint, out ticket bigint, out handoff bytea)
-returns setof record
-language sql as $$
-    with taken as (
-        update owner o
-        set epoch = o.epoch + 1, table_epoch = p_table_epoch, table_version = p_table_version,
-            node = p_node, incarnation = p_incarnation, since = clock_timestamp()
-        where (o.table_epoch, o.table_version) <= (p_table_epoch, p_table_version)
-        returning o.epoch
-    )
-    select t.epoch, docket_ms(clock_timestamp()), coalesce(docket_ms(j.at), 0),
-        coalesce(j.seq, 0), coalesce((select max(id) from tickets), 0),
-        (select h.body from handoff h where h.epoch = t.epoch - 1)
-    from taken t left join (select at, seq from journal order by seq desc limit 1) j on true
-$$;
-
 -- The newest 1,000 stay.
 create function docket_change(p_action text, p_detail jsonb) returns bigint
 language plpgsql as $$

@@ -15,6 +15,7 @@ import uuid
 
 import msgpack
 import zmq
+from fleet import wait_until
 
 CODES = {
     "malformed", "unknown_method", "invalid_argument", "unauthenticated", "permission_denied",
@@ -321,6 +322,11 @@ def early_in_minute(room_s):
     """Is there so much left of this minute before it closes to booking? Not in its first moments:
     tenant time may be some milliseconds behind, in the minute before."""
     return 300 < now_ms() % MINUTE_MS < MINUTE_MS - 2000 - room_s * 1000
+
+
+def calm(room_s=8):
+    """Waits until a minute has so much room left; at most a minute, whenever it is asked."""
+    wait_until(lambda: early_in_minute(room_s), 62, 0.05)
 
 
 def is_replay(again, first):

@@ -10,8 +10,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from client import LEVELS, Client, Tenant, early_in_minute, own_source  # noqa: E402
-from fleet import DOCKET, Fleet, wait_until  # noqa: E402 the path comes first
+from client import LEVELS, Client, Tenant, calm, own_source  # noqa: E402
+from fleet import DOCKET, Fleet  # noqa: E402 the path comes first
 
 QUICK_TEST_S = 3  # of tests that make a ticket and look at it
 
@@ -19,6 +19,13 @@ QUICK_TEST_S = 3  # of tests that make a ticket and look at it
 def pytest_sessionstart(session):
     if not os.access(DOCKET, os.X_OK):
         pytest.exit(f"{DOCKET} is missing: make build", returncode=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """No test begins as a minute ends, nor its fixtures: what it books is dispatched before it
+    has looked. What needs more room than that waits for it."""
+    calm(QUICK_TEST_S)
 
 
 def open_folder(**where):
@@ -32,13 +39,6 @@ def discard(fleet):
     """Ends a fleet whose data nobody wants: an orderly stop would write its many databases down."""
     fleet.scan_logs()
     fleet.kill_everything()
-
-
-@pytest.fixture(autouse=True)
-def early_enough():
-    """No test begins as a minute ends: what it books would be dispatched before it has looked. What
-    needs more room than that waits by itself."""
-    wait_until(lambda: early_in_minute(QUICK_TEST_S), 10, 0.05)
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +135,7 @@ def other(fleet):
 def early(fleet, internal):
     """Made early in the run, so that its minutes have come when the tests of time look at it."""
     one = Tenant(fleet)
-    wait_until(lambda: early_in_minute(5), 15)
+    calm(5)
     internal.call("set_tenant", client_id=one.client_id, resolvers=2,
                   classes={"express": 2, **LEVELS})
     one.express = one.create("express")

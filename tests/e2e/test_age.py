@@ -9,7 +9,7 @@ import time
 
 import psycopg2
 import pytest
-from client import Client, Tenant, early_in_minute, new_id, now_ms, refused, ticket_number
+from client import Client, Tenant, calm, new_id, now_ms, refused, ticket_number
 from conftest import discard
 from fleet import Fleet, wait_until
 
@@ -127,7 +127,7 @@ def restart_workers(fleet):
 def test_age_the_many_go_under_load(stage):
     fleet, inside = stage
     company = Company(fleet, inside)
-    wait_until(lambda: early_in_minute(3))
+    calm(3)
     first = company.create()["ticket_id"]
     assert ticket_number(first) == 1
     assert company.call("cancel_ticket", ticket_id=first)["status"] == "cancelled"

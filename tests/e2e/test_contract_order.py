@@ -2,8 +2,7 @@
 """The order of the checks: where two things are wrong, the contract says which is answered."""
 
 import pytest
-from client import Client, early_in_minute, new_id, pack, refused
-from fleet import wait_until
+from client import Client, calm, new_id, pack, refused
 
 
 def test_malformed_before_unknown_method(public):
@@ -131,7 +130,7 @@ def test_known_request_id_before_the_class(roomy):
 
 
 def test_class_before_suspended_before_the_verdict(tenant, internal):
-    wait_until(lambda: early_in_minute(8), 15)
+    calm(8)
     request_id = new_id()
     made = tenant.create("gold", request_id=request_id)
     tenant.create_many(118)

@@ -4,12 +4,7 @@
 import uuid
 
 import pytest
-from client import Client, early_in_minute, id_text, is_replay, new_id, refused
-from fleet import wait_until
-
-
-def calm(room_s=8):
-    wait_until(lambda: early_in_minute(room_s), 15)
+from client import Client, calm, id_text, is_replay, new_id, refused
 
 
 def test_replay_has_the_same_result(roomy):

@@ -3,13 +3,9 @@
 
 import pytest
 from client import (
-    LEVELS, MINUTE_MS, early_in_minute, id_text, is_replay, new_id, next_minute_ms, now_ms, refused,
+    LEVELS, MINUTE_MS, calm, id_text, is_replay, new_id, next_minute_ms, now_ms, refused,
 )
 from fleet import wait_until
-
-
-def calm(room_s=8):
-    wait_until(lambda: early_in_minute(room_s), 15)
 
 
 @pytest.fixture

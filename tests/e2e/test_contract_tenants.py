@@ -4,7 +4,7 @@
 import pytest
 import zmq
 from client import (
-    LEVELS, PASSWORD, Client, early_in_minute, is_replay, new_id, now_ms, refused,
+    LEVELS, PASSWORD, Client, calm, is_replay, new_id, now_ms, refused,
 )
 from fleet import wait_until
 
@@ -12,10 +12,6 @@ CONTEXT = {
     "client_id", "name", "email", "sub_domain", "resolvers", "rebooking", "suspended", "classes",
     "limits",
 }
-
-
-def calm(room_s=8):
-    wait_until(lambda: early_in_minute(room_s), 15)
 
 
 @pytest.fixture

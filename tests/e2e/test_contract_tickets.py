@@ -4,10 +4,9 @@
 import msgpack
 import pytest
 from client import (
-    LEVELS, MINUTE_MS, early_in_minute, new_id, next_minute_ms, now_ms, pack, refused,
+    LEVELS, MINUTE_MS, calm, new_id, next_minute_ms, now_ms, pack, refused,
     ticket_number,
 )
-from fleet import wait_until
 
 pytestmark = pytest.mark.usefixtures("early")
 
@@ -16,11 +15,6 @@ TICKET = {
     "ticket_id", "ticket_type", "state", "slot_start_ms", "deadline_ms", "created_ms", "breached",
     "at_risk",
 }
-
-
-def calm(room_s=8):
-    """Waits for enough of a minute, where a test counts slots that pass with time."""
-    wait_until(lambda: early_in_minute(room_s), 15)
 
 
 def check_created(result, ticket_type, before, after):
@@ -312,7 +306,7 @@ def test_list_tickets_by_state(library, state, at):
 def test_list_tickets_open_and_dispatched_are_the_rest(library):
     """Which of the two may change while the test runs: a minute comes."""
     rest = {made["ticket_id"] for at, made in enumerate(library.made) if at % 4 in (0, 3)}
-    wait_until(lambda: early_in_minute(3), 10)
+    calm(3)
     found = {
         state: {row["ticket_id"] for row in library.tickets(state=state)}
         for state in ("open", "dispatched")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import zmq
-from client import Client, early_in_minute, new_id, pack, refused
+from client import Client, calm, new_id, pack, refused
 from fleet import wait_until
 
 
@@ -366,7 +366,7 @@ def test_a_late_budget_is_not_lost(tenant):
 
 def test_answers_come_soon(roomy, public):
     """Not a measurement: one request in a quiet fleet takes milliseconds, not a poll interval."""
-    wait_until(lambda: early_in_minute(3), 10)
+    calm(3)
     times = []
     for _ in range(30):
         begin = time.monotonic()

@@ -12,7 +12,7 @@ import time
 import pytest
 from conftest import discard
 from client import (
-    PASSWORD, RETRY, Client, Tenant, early_in_minute, id_text, is_replay, new_id, refused,
+    PASSWORD, RETRY, Client, Tenant, calm, id_text, is_replay, new_id, refused,
     ticket_number,
 )
 from fleet import Fleet, wait_until
@@ -294,7 +294,7 @@ def test_old_id_in_a_full_group_after_a_restart(crash_fleet):
 
 def test_holds_after_a_crash(crash_fleet, inside):
     """A hold lost in a crash is granted iff its slot is still free; what was allocated is known."""
-    wait_until(lambda: early_in_minute(15), 25)
+    calm(15)
     tenant = Tenant(crash_fleet)
     ours = {"client_id": tenant.client_id, "ticket_type": "silver"}
     held = [inside.call("validate_eta", **ours, hold_ms=120000) for _ in range(3)]
@@ -348,7 +348,7 @@ def test_settings_and_suspension_survive(crash_fleet, inside):
     wait_until(lambda: not tenant.ask("availability")[0], 20)
     with refused("suspended"):
         tenant.create()
-    wait_until(lambda: early_in_minute(2), 10)
+    calm(2)
     assert tenant.call("availability")["classes"].keys() == {"gold"}
     assert tenant.call("availability")["classes"]["gold"]["free"] == 3 * 59
     tenant.close()

@@ -49,7 +49,8 @@ def test_anothers_ticket_id(pair):
             unknown, _ = mine.ask(method, ticket_id="tk_" + "A" * 39)
             assert error["code"] == "not_found"
             assert error == unknown
-        assert theirs.ticket(theirs.made["ticket_id"])["state"] == "open"
+        # untouched; a minute may have passed since it was made
+        assert theirs.ticket(theirs.made["ticket_id"])["state"] in ("open", "dispatched")
 
 
 def test_anothers_slot_id(pair, internal):

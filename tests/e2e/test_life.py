@@ -13,7 +13,7 @@ import time
 
 import pytest
 from client import (
-    PASSWORD, Client, Tenant, WireError, early_in_minute, new_id, own_source, refused)
+    PASSWORD, Client, Tenant, WireError, calm, new_id, own_source, refused)
 from conftest import discard
 from fleet import DOCKET, Fleet, wait_until
 
@@ -311,7 +311,7 @@ def test_life_delete(life, inside, company, folder):
     one, neighbour = company(), company(64)
     receipt, out = os.path.join(folder, "receipt.json"), os.path.join(folder, "out")
     database = one.database
-    wait_until(lambda: early_in_minute(20), 40)  # it must not be dispatched meanwhile
+    calm(20)  # it must not be dispatched meanwhile
     ticket_id = one.create("gold")["ticket_id"]
     run(life, "delete", one.client_id, "--confirm", "cl_another", "--receipt", receipt, status=2)
     told, _ = run(life, *delete(one, receipt), status=1)

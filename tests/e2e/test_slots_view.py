@@ -9,8 +9,7 @@ import random
 
 import psycopg2
 import pytest
-from client import LEVELS, MINUTE_MS, Tenant, early_in_minute, new_id
-from fleet import wait_until
+from client import LEVELS, MINUTE_MS, Tenant, calm, new_id
 
 OPERATIONS = int(os.environ.get("DOCKET_SLOT_OPERATIONS", "2000"))
 QUERY = (
@@ -38,7 +37,7 @@ class View:
 def compare(tenant, view, seen):
     """For each class: what the view names is what the next create gets."""
     for name, level in LEVELS.items():
-        wait_until(lambda: early_in_minute(3), 10)
+        calm(3)
         named = view.minute_ms(level)
         now = view.ask("select floor(extract(epoch from now()) * 1000)::int8")[0][0]
         in_time = named is not None and named + MINUTE_MS <= now + level * MINUTE_MS - 500
@@ -91,7 +90,7 @@ def test_slots_view_names_the_ledgers_minute(fleet, resolvers):
 
 
 def test_slots_view_of_a_fresh_tenant(tenant):
-    wait_until(lambda: early_in_minute(3), 10)
+    calm(3)
     rows = tenant.sql("select count(*), count(distinct time), max(lane) from slots"
                       " where available = 'available'")
     assert rows[0][1] in (478, 479, 480)
@@ -100,7 +99,7 @@ def test_slots_view_of_a_fresh_tenant(tenant):
 
 def test_slots_view_on_a_full_tenant(tenant):
     """Nothing but the one minute that begins but does not end in time."""
-    wait_until(lambda: early_in_minute(8), 15)
+    calm(8)
     made = tenant.create_many(119)
     last = max(one["slot_start_ms"] for one in made)
     named = View(tenant).minute_ms(120)

@@ -8,7 +8,7 @@ import os
 import signal
 
 import pytest
-from client import Client, early_in_minute, new_id, next_minute_ms, now_ms
+from client import Client, calm, new_id, next_minute_ms, now_ms
 from conftest import discard
 from fleet import Fleet, wait_until
 
@@ -113,7 +113,7 @@ def stories(killed, restarted):
         with Client(fleet.internal, keys=fleet.keys) as inside:
             companies = [Company(fleet, inside) for _ in range(TENANTS)]
             sleeper = Company(fleet, inside, {"express": 2})
-            wait_until(lambda: early_in_minute(17), 40)
+            calm(17)
             for company in companies:
                 company.create(inside)
             sleeper.created = sleeper.create(inside, "express")

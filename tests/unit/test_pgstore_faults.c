@@ -210,14 +210,14 @@ static void test_pgstore_lock_is_one_owners_until_evicted(void **state)
     const st_seen_t *seen = st_run(&st_two, &lock);
     assert_int_equal(seen->result.outcome, DKT_STORE_OK);
     assert_false(seen->result.locked);
-    const char *holder = "docket/a-node-with-a-rather-lo/" ST_INCARNATION;
+    const char *evict = "select docket_evict('docket/a-node-with-a-rather-lo/" ST_INCARNATION "')";
     /* not by another name, not a younger one */
-    dkt_pgstore_evict(st_two.store, "docket/somebody/else");
+    PGconn *younger = support_pg_connect(st_pg, "t_one", "t_one");
+    assert_int_equal(support_pg_int(younger, "select docket_evict('docket/somebody/else')"), 0);
+    assert_int_equal(st_int(evict), 0);
     assert_false(st_run(&st_two, &lock)->result.locked);
-    dkt_pgstore_evict(st_one.store, holder);
-    dkt_batch_t guard = {.kind = DKT_BATCH_GUARD, .epoch = st_one.epoch};
-    assert_int_equal(st_run(&st_one, &guard)->result.outcome, DKT_STORE_OK);
-    dkt_pgstore_evict(st_two.store, holder);
+    assert_int_equal(support_pg_int(younger, evict), 1);
+    PQfinish(younger);
     st_lock(&st_two);
     st_wait_state(&st_one, DKT_PGSTORE_LOST);
     assert_non_null(strstr(st_one.text, "terminating connection"));
