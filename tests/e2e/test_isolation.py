@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """No tenant reaches another: its tokens, its ids, its database role."""
 
+import time
+
 import psycopg2
 import pytest
 from client import new_id, refused, role_password
@@ -110,9 +112,17 @@ def test_no_character_of_a_client_id_can_be_changed(roomy, internal):
 
 
 def connect(fleet, role, database, password):
-    return psycopg2.connect(
-        host="127.0.0.1", port=fleet.port + 3, user=role, dbname=database, password=password,
-        connect_timeout=5, passfile="/dev/null")
+    """A role may have few sessions, and one that was closed takes a moment to end."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            return psycopg2.connect(
+                host="127.0.0.1", port=fleet.port + 3, user=role, dbname=database,
+                password=password, connect_timeout=5, passfile="/dev/null")
+        except psycopg2.OperationalError as err:
+            if "too many connections" not in str(err) or time.monotonic() >= end:
+                raise
+            time.sleep(0.02)
 
 
 def test_database_roles_reach_their_own_database_only(fleet, pair):
