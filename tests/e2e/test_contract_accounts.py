@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 from client import (
-    PASSWORD, Client, WireError, id_text, make_token, new_id, now_ms, own_source, refused,
+    PASSWORD, Client, id_text, make_token, new_id, now_ms, own_source, refused,
     token_seed,
 )
 from fleet import wait_until
