@@ -131,7 +131,7 @@ DKT_CHECKED static inline bool dkt_mp_next_key(dkt_mp_t *mp, dkt_view_t *key)
 
 /* The pre-check of one value, whatever is behind it: as dkt_msgpack_check (proto.h), inside
  * `around` containers that are open already. The cursor ends behind the value. */
-DKT_CHECKED bool dkt_mp_check_value(dkt_mp_t *mp, unsigned around);
+DKT_CHECKED __attribute__((noinline)) bool dkt_mp_check_value(dkt_mp_t *mp, unsigned around);
 
 /* Valid UTF-8 without U+0000? */
 DKT_CHECKED bool dkt_utf8_check(const uint8_t *bytes, size_t len);
