@@ -14,6 +14,7 @@ from client import LEVELS, Client, Tenant, calm, own_source  # noqa: E402
 from fleet import DOCKET, Fleet  # noqa: E402 the path comes first
 
 QUICK_TEST_S = 3  # of tests that make a ticket and look at it
+LOG_LINES_MAX = 15  # of each process, told with a failure
 
 
 def pytest_sessionstart(session):
@@ -26,6 +27,18 @@ def pytest_runtest_setup():
     """No test begins as a minute ends, nor its fixtures: what it books is dispatched before it
     has looked. What needs more room than that waits for it."""
     calm(QUICK_TEST_S)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """With a failure come the last words of every process of the fleets that run."""
+    report = (yield).get_result()
+    if report.failed:
+        for fleet in [one for one in Fleet.started if os.path.exists(one.stderr_path)]:
+            for name, text in fleet.logs().items():
+                last = text.splitlines()[-LOG_LINES_MAX:]
+                title = f"{name} of {fleet.data_folder}"
+                report.sections.append((title, "\n".join(last)))
 
 
 def open_folder(**where):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import weakref
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -46,6 +47,8 @@ def alive(pid):
 class Fleet:
     """Use as a context manager, or call start() and close()."""
 
+    started = weakref.WeakSet()  # whose logs a failed test shows
+
     def __init__(self, folder, data=None, port=0, brokers=1, workers=2, args=(), env=None):
         """Files of the test go to `folder`; `data` None lets `docket up` make a temporary one."""
         self.folder = str(folder)
@@ -82,6 +85,7 @@ class Fleet:
                 stderr=stderr,
                 env={**os.environ, **self.env},
             )
+        self.started.add(self)
         return self
 
     def start(self):
