@@ -24,8 +24,8 @@
 #define S_BYTES_PER_KIB  1024.0
 #define S_MS_PER_S       1000.0
 #define S_US_PER_MS      1000.0
-#define S_AWAKE_AT_A_TIME                                                                          \
-    64 /* four times what a worker activates at once; all answered within a budget */
+/* Four times what a worker activates at once, and all are answered within a budget. */
+#define S_AWAKE_AT_A_TIME 64
 
 /* -- P5 and P10 ------------------------------------------------------------------------------- */
 

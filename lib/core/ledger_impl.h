@@ -242,9 +242,7 @@ void dkt_li_promise(const dkt_ledger_t *self, uint32_t index, dkt_promise_t *pro
 void dkt_li_report(const dkt_ledger_t *self, uint32_t index, dkt_change_kind_t kind,
                    dkt_place_t from, dkt_change_fn *fn, void *ctx);
 /* Finds a place for an open ticket that stands nowhere, moving others if need be; false: none. */
-/* noinline: as dkt_tenant_on_hashed. */
-__attribute__((noinline)) bool dkt_li_place(dkt_ledger_t *self, uint32_t index, dkt_change_fn *fn,
-                                            void *ctx);
+DKT_LARGE_FRAME bool dkt_li_place(dkt_ledger_t *self, uint32_t index, dkt_change_fn *fn, void *ctx);
 /* Re-places what stood in minutes that ended, and reports breaches. */
 void dkt_li_settle_missed(dkt_ledger_t *self, dkt_change_fn *fn, void *ctx);
 

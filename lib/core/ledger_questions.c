@@ -165,8 +165,7 @@ static bool s_sweep_fits(const dkt_ledger_t *self, const s_sweep_t *sweep, uint3
 
 /* Start of the first minute, from minute `from` on, whose arrival fits. The whole window being
  * dispatched, nothing stands in the way: there always is one. */
-__attribute__((noinline)) static int64_t s_sweep(dkt_ledger_t *self, uint8_t class_index,
-                                                 uint32_t from)
+DKT_LARGE_FRAME static int64_t s_sweep(dkt_ledger_t *self, uint8_t class_index, uint32_t from)
 {
     s_sweep_t sweep = {.next = DKT_LI_NONE};
     s_sweep_init(self, &sweep);
@@ -258,7 +257,7 @@ static void s_count_minute(const dkt_ledger_t *self, uint32_t minute, uint32_t f
  * minute the lanes so far are enough for what must be done by then (Hall). So as many more fit as
  * the tightest minute from the end of their window on has to spare. One pass answers for all
  * classes; it is kept until something changes. */
-__attribute__((noinline)) static void s_count_available(dkt_ledger_t *self, uint32_t first)
+DKT_LARGE_FRAME static void s_count_available(dkt_ledger_t *self, uint32_t first)
 {
     int32_t spare[S_WINDOW_MAX]; /* what is due at each minute, then what is left of its lanes */
     assert(first >= self->base);

@@ -17,7 +17,7 @@ typedef bool s_read_fn(const dkt_mp_token_t *token, void *field);
 
 typedef struct {
     const char *key;
-    uint16_t head; /* length and first byte: tells nearly all keys apart */
+    uint16_t head; /* DKT_MP_HEAD */
     uint16_t key_len;
     s_read_fn *read;
     size_t offset; /* in dkt_answer_t */
@@ -69,10 +69,9 @@ static bool s_read_code(const dkt_mp_token_t *token, void *field)
     return true;
 }
 
-#define S_HEAD(len, first) ((uint16_t)((len) | (unsigned)(first) << 8))
 #define ROW(key, reader, field)                                                                    \
     {                                                                                              \
-        key, S_HEAD(sizeof(key) - 1, (key)[0]), sizeof(key) - 1, s_read_##reader,                  \
+        key, DKT_MP_HEAD(sizeof(key) - 1, (key)[0]), sizeof(key) - 1, s_read_##reader,             \
             offsetof(dkt_answer_t, field)                                                          \
     }
 
@@ -110,7 +109,7 @@ static const s_field_t s_error_fields[] = {
 /* The row of a key, the one behind the table if it is none of ours. */
 static const s_field_t *s_find(const s_field_t *field, dkt_view_t key)
 {
-    uint16_t head = key.len > 0 && key.len <= UINT8_MAX ? S_HEAD(key.len, key.data[0]) : 0;
+    uint16_t head = dkt_mp_head(key);
     while (field->key &&
            (field->head != head || memcmp(field->key, key.data, field->key_len) != 0)) {
         field++;

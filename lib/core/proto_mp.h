@@ -131,7 +131,7 @@ DKT_CHECKED static inline bool dkt_mp_next_key(dkt_mp_t *mp, dkt_view_t *key)
 
 /* The pre-check of one value, whatever is behind it: as dkt_msgpack_check (proto.h), inside
  * `around` containers that are open already. The cursor ends behind the value. */
-DKT_CHECKED __attribute__((noinline)) bool dkt_mp_check_value(dkt_mp_t *mp, unsigned around);
+DKT_CHECKED DKT_LARGE_FRAME bool dkt_mp_check_value(dkt_mp_t *mp, unsigned around);
 
 /* Valid UTF-8 without U+0000? */
 DKT_CHECKED bool dkt_utf8_check(const uint8_t *bytes, size_t len);
@@ -154,6 +154,14 @@ DKT_CHECKED static inline bool dkt_mp_take_value(dkt_mp_t *mp, unsigned around,
         return dkt_mp_check_value(mp, around);
     }
     return true;
+}
+
+/* Length and first byte of a key: nearly all keys of a table differ in them. 0: of an empty or a
+ * long key, which no table has. */
+#define DKT_MP_HEAD(len, first) ((uint16_t)((len) | (unsigned)(first) << 8))
+static inline uint16_t dkt_mp_head(dkt_view_t key)
+{
+    return key.len > 0 && key.len <= UINT8_MAX ? DKT_MP_HEAD(key.len, key.data[0]) : 0;
 }
 
 /* Keys of one map that its reader does not know: they are ignored, but stand there once. At most

@@ -394,20 +394,16 @@ void dkt_param_write(dkt_w_t *w, dkt_param_t param, const dkt_request_t *request
     s_rows[param].write(&s_rows[param], w, request);
 }
 
-/* Length and first byte of each key, close together: no key has more than 255 bytes. */
-#define S_HEAD(len, first) ((uint16_t)((len) | (unsigned)(first) << 8))
+/* Heads of all keys, close together. */
 static const uint16_t s_heads[DKT_PARAM_COUNT] = {
-#define X(name, key) S_HEAD(sizeof(key) - 1, (key)[0]),
+#define X(name, key) DKT_MP_HEAD(sizeof(key) - 1, (key)[0]),
     DKT_PARAM_MAP(X)
 #undef X
 };
 
 dkt_param_t dkt_param_find(dkt_view_t key)
 {
-    if (key.len == 0 || key.len > UINT8_MAX) {
-        return DKT_PARAM_COUNT;
-    }
-    uint16_t head = S_HEAD(key.len, key.data[0]);
+    uint16_t head = dkt_mp_head(key);
     unsigned i = 0;
     while (i < DKT_PARAM_COUNT &&
            (s_heads[i] != head || memcmp(s_rows[i].key, key.data, key.len) != 0)) {

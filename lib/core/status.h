@@ -43,6 +43,10 @@ typedef enum {
 } dkt_status_t;
 
 #define DKT_CHECKED __attribute__((warn_unused_result))
+/* Of a function whose frame has kilobytes and which few requests need. Linked as one program, it
+ * would be put into its callers, and its frame into the stack that every tenant's thread touches:
+ * that was 8 to 12 KiB a tenant. */
+#define DKT_LARGE_FRAME __attribute__((noinline))
 
 #define DKT_ERR_TEXT_BYTES_MAX  160 /* a sentence; longer ones are cut */
 #define DKT_ERR_FIELD_BYTES_MAX 32  /* the longest parameter name and its NUL */

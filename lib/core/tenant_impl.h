@@ -310,8 +310,7 @@ void dkt_tenant_login(dkt_tenant_t *self, dkt_call_t *call);
 void dkt_tenant_logout(dkt_tenant_t *self, dkt_call_t *call);
 void dkt_tenant_change_password(dkt_tenant_t *self, dkt_call_t *call);
 void dkt_tenant_set_tenant(dkt_tenant_t *self, dkt_call_t *call);
-/* Its frame is large: inlined it would be a part of every tenant's stack. */
-__attribute__((noinline)) void dkt_tenant_on_hashed(dkt_tenant_t *self, const dkt_hash_job_t *job);
+DKT_LARGE_FRAME void dkt_tenant_on_hashed(dkt_tenant_t *self, const dkt_hash_job_t *job);
 /* Pushes the work to the solo queue unless it is its turn already; true: it was pushed. */
 DKT_CHECKED bool dkt_tenant_to_solo(dkt_tenant_t *self, dkt_call_t *call);
 

@@ -59,6 +59,14 @@ static void s_find(s_watch_t *self)
     }
 }
 
+static void s_end(s_watch_t *self)
+{
+    for (unsigned i = 0; i < self->count; i++) {
+        close(self->fd[i]);
+    }
+    free(self);
+}
+
 static void *s_run(void *argument)
 {
     s_watch_t *self = argument;
@@ -71,9 +79,8 @@ static void *s_run(void *argument)
             dkt_log(DKT_LOG_WARN, "NATS: the server greets and says no more");
             shutdown(self->fd[i], SHUT_RDWR);
         }
-        close(self->fd[i]);
     }
-    free(self);
+    s_end(self);
     return NULL;
 }
 
@@ -87,10 +94,7 @@ void dkt_nats_watch_pong(void)
     s_find(self);
     if (self->count > 0 && pthread_create(&thread, NULL, s_run, self) == 0) {
         pthread_detach(thread);
-        return;
+    } else {
+        s_end(self);
     }
-    for (unsigned i = 0; i < self->count; i++) {
-        close(self->fd[i]);
-    }
-    free(self);
 }

@@ -236,11 +236,10 @@ end $$;
 
 -- The owner's lock, on a fixed key ("docket" in ASCII). When somebody else has it, `holder` is the
 -- application_name of that session: docket/NODE/INCARNATION.
-create function docket_lock(out locked boolean, out db_ms bigint, out holder text)
+create function docket_lock(out locked boolean, out holder text)
 language plpgsql as $$
 begin
     locked := pg_try_advisory_lock(110429572130164);
-    db_ms := docket_ms(clock_timestamp());
     if not locked then
         select a.application_name into holder
         from pg_locks k join pg_stat_activity a on a.pid = k.pid
