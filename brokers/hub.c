@@ -198,14 +198,15 @@ static void s_log_counts(const dkt_hub_t *self)
     dkt_log(DKT_LOG_INFO,
             "frames %llu sent %llu resent %llu answered %llu malformed %llu refused %llu "
             "overloaded %llu limited %llu unavailable %llu late %llu stale %llu unread %llu "
-            "open %u connections %u workers %u strangers %llu",
+            "open %u held %u connections %u workers %u strangers %llu",
             (unsigned long long)counts.frames, (unsigned long long)counts.sent,
             (unsigned long long)counts.resent, (unsigned long long)counts.answered,
             (unsigned long long)counts.malformed, (unsigned long long)counts.refused,
             (unsigned long long)counts.overloaded, (unsigned long long)counts.limited,
             (unsigned long long)counts.unavailable, (unsigned long long)counts.late_dropped,
             (unsigned long long)counts.stale_dropped, (unsigned long long)counts.unread_dropped,
-            counts.open, counts.connections, counts.workers, (unsigned long long)self->strangers);
+            counts.open, counts.held, counts.connections, counts.workers,
+            (unsigned long long)self->strangers);
 }
 
 /* True: the broker shall end. */

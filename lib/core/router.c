@@ -71,6 +71,17 @@ void dkt_rt_unavailable(dkt_router_t *self, dkt_instant_t now, uint32_t index, c
     dkt_rt_fail(self, now, index, &err);
 }
 
+/* It never left: nothing has happened. */
+static void s_overloaded(dkt_router_t *self, dkt_instant_t now, uint32_t index)
+{
+    dkt_err_t err;
+    (void)dkt_fail(&err, DKT_OVERLOADED, NULL,
+                   "too many requests of this tenant, others had their share");
+    err.retry_after_ms = DKT_BROKER_RETRY_AFTER_MS;
+    self->counts.overloaded++;
+    dkt_rt_fail(self, now, index, &err);
+}
+
 /* The budget of a request is over. Only its owner knows whether it was committed, so a live one
  * gets the time of a commit to say so; nobody else can answer. */
 static void s_expire(dkt_router_t *self, dkt_instant_t now, uint32_t index)
@@ -81,6 +92,10 @@ static void s_expire(dkt_router_t *self, dkt_instant_t now, uint32_t index)
         dkt_rt_remove(self, &self->wheel[open->wheel], DKT_RT_BY_TIME, index);
         open->grace = true;
         s_wheel_add(self, index, now.mono_ms + DKT_BROKER_GRACE_MS);
+        return;
+    }
+    if (open->state == DKT_RT_HELD) {
+        s_overloaded(self, now, index);
         return;
     }
     dkt_rt_unavailable(self, now, index,
@@ -226,7 +241,11 @@ static bool s_open(dkt_router_t *self, dkt_instant_t now, uint32_t connection, d
     self->counts.pending_bytes += frame.len;
     s_wheel_add(self, index, open->deadline_mono_ms);
     dkt_rt_push(self, &self->connections[connection].open, DKT_RT_BY_CONNECTION, index);
-    dkt_rt_place(self, now, index);
+    if (dkt_rt_share_holds(self, now, index)) {
+        dkt_rt_hold(self, index);
+    } else {
+        dkt_rt_place(self, now, index);
+    }
     return true;
 }
 
@@ -383,6 +402,9 @@ dkt_router_t *dkt_router_new(const dkt_router_config_t *config, const dkt_router
     self->wheel_at = now.mono_ms / DKT_RT_SLOT_MS;
     self->spread = (uint32_t)config->seed;
     dkt_rt_list_init(&self->waiting);
+    for (uint32_t i = 0; i < DKT_VSHARDS; i++) {
+        dkt_rt_list_init(&self->held[i]);
+    }
     for (uint32_t i = 0; i < DKT_RT_WHEEL_SLOTS; i++) {
         dkt_rt_list_init(&self->wheel[i]);
     }
@@ -421,6 +443,7 @@ void dkt_router_destroy(dkt_router_t **self_p)
 
 void dkt_router_flush(dkt_router_t *self, dkt_instant_t now)
 {
+    dkt_rt_share_pass(self, now);
     dkt_rt_send_batches(self, now);
     dkt_rt_send_answers(self, now);
 }
@@ -462,6 +485,10 @@ void dkt_router_counts(const dkt_router_t *self, dkt_router_counts_t *counts)
 {
     *counts = self->counts;
     counts->waiting = self->waiting.count;
+    counts->held = 0;
+    for (uint32_t i = 0; i < self->held_vshard_count; i++) {
+        counts->held += self->held[self->held_vshards[i]].count;
+    }
     counts->workers = 0;
     for (uint32_t i = 0; i < self->worker_used; i++) {
         counts->workers += self->workers[i].used && self->workers[i].connected;

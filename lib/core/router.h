@@ -5,8 +5,9 @@
  * object. There is neither a clock nor a socket in here, and no truth: losing it loses no promise.
  *
  *     client frame -> checks (page 4, in order) -> open -> QUEUED -> SENT -> answered
- *                                                   |        ^         |
- *                                                   +-> WAITING <------+  no owner, owner replaced,
+ *                                                  | |       ^ ^       |
+ *                         above a tenant's share:  | +-> HELD  |       |
+ *                                                  +-> WAITING <-------+  no owner, owner replaced,
  *                                                                         silent or `moved`
  *
  * Events in: a client's message, a worker's message, tick, flush. What leaves goes through the
@@ -85,6 +86,7 @@ typedef struct {
     uint64_t link_malformed; /* worker messages that could not be read */
     uint64_t token_verified; /* signatures checked, i.e. misses of the cache */
     uint32_t open, waiting;  /* now */
+    uint32_t held;           /* now, above a tenant's share */
     uint32_t connections;    /* records now */
     uint32_t workers;        /* live now */
     uint32_t unread;         /* answers kept for clients now */

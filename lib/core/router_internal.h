@@ -5,6 +5,7 @@
  *   router.c        life cycle, client messages, tick
  *   router_check.c  who may send what, in the contract's order
  *   router_link.c   workers, the table, where a request goes
+ *   router_share.c  how much of a tenant goes on while others are served
  *   router_conn.c   connections, answers, clients that do not read
  *   router_cache.c  verified tokens and quotas, in tables of a fixed size
  *
@@ -34,6 +35,7 @@ typedef enum { DKT_RT_BY_TIME, DKT_RT_BY_CONNECTION, DKT_RT_BY_PLACE, DKT_RT_LIS
 typedef enum {
     DKT_RT_FREE,
     DKT_RT_UNPLACED, /* on its way from one place to another, inside one call */
+    DKT_RT_HELD,     /* place: router.held of its vshard, above its tenant's share */
     DKT_RT_WAITING,  /* place: router.waiting */
     DKT_RT_QUEUED,   /* place: worker.queued, leaves with the next flush */
     DKT_RT_SENT,     /* place: worker.sent */
@@ -112,6 +114,12 @@ typedef struct {
     int64_t millis; /* tokens of the bucket, in thousandths */
 } dkt_rt_quota_t;
 
+/* A vshard whose tenant asks for little. */
+typedef struct {
+    uint16_t vshard;
+    int64_t until_mono_ms; /* so long it counts */
+} dkt_rt_light_t;
+
 struct dkt_router {
     dkt_client_seen_t client_seen;
     dkt_vshard_seen_t vshard_seen;
@@ -131,6 +139,13 @@ struct dkt_router {
     int64_t wheel_at; /* slots before this one are settled */
     int64_t ticked_mono_ms;
     uint16_t open_of_vshard[DKT_VSHARDS];
+
+    dkt_rt_list_t held[DKT_VSHARDS];
+    uint16_t held_vshards[DKT_VSHARDS]; /* which have some, or had since the last flush */
+    bool is_held[DKT_VSHARDS];          /* is it among them? */
+    uint32_t held_vshard_count;
+    int64_t heavy_until_mono_ms[DKT_VSHARDS]; /* its tenant had its share open */
+    dkt_rt_light_t lights[2];                 /* the last one, and the last one that is another */
 
     dkt_rt_connection_t *connections;
     uint32_t connection_used, connection_free;
@@ -215,6 +230,19 @@ void dkt_rt_send_batches(dkt_router_t *self, dkt_instant_t now);
 void dkt_rt_workers_tick(dkt_router_t *self, dkt_instant_t now);
 /* Does its worker still beat? */
 bool dkt_rt_worker_lives(const dkt_router_t *self, dkt_instant_t now, uint32_t worker);
+
+/* Its method goes by no tenant. */
+bool dkt_rt_any_worker_serves(const dkt_rt_open_t *open);
+/* Puts an open request that is in no place list behind its tenant's share. */
+void dkt_rt_hold(dkt_router_t *self, uint32_t index);
+
+/* -- router_share.c ------------------------------------------------------------------------------
+ */
+
+/* A request that was opened: must it wait for its tenant's share? */
+DKT_CHECKED bool dkt_rt_share_holds(dkt_router_t *self, dkt_instant_t now, uint32_t index);
+/* Lets go on what has room by now. */
+void dkt_rt_share_pass(dkt_router_t *self, dkt_instant_t now);
 
 /* -- router_context.c ----------------------------------------------------------------------------
  */

@@ -34,7 +34,7 @@ static uint32_t s_owner(const dkt_router_t *self, uint16_t vshard)
     return member == DKT_VSHARD_NOBODY ? DKT_RT_NONE : self->worker_of_member[member];
 }
 
-static bool s_any_worker_serves(const dkt_rt_open_t *open)
+bool dkt_rt_any_worker_serves(const dkt_rt_open_t *open)
 {
     return dkt_method_row((dkt_method_t)open->method)->route == DKT_ROUTE_ANY;
 }
@@ -45,7 +45,7 @@ static uint32_t s_pick(const dkt_router_t *self, dkt_instant_t now, const dkt_rt
     if (owner != DKT_RT_NONE && s_available(self, now, owner)) {
         return owner;
     }
-    for (uint32_t i = 0; s_any_worker_serves(open) && i < self->worker_used; i++) {
+    for (uint32_t i = 0; dkt_rt_any_worker_serves(open) && i < self->worker_used; i++) {
         uint32_t index = (open->vshard + i) % self->worker_used;
         if (s_available(self, now, index)) {
             return index;
@@ -57,7 +57,7 @@ static uint32_t s_pick(const dkt_router_t *self, dkt_instant_t now, const dkt_rt
 /* Is its worker the one to have it, by the table as it is now? */
 static bool s_is_right(const dkt_router_t *self, const dkt_rt_open_t *open)
 {
-    if (s_any_worker_serves(open)) {
+    if (dkt_rt_any_worker_serves(open)) {
         return self->workers[open->worker].member != DKT_VSHARD_NOBODY;
     }
     return s_owner(self, open->vshard) == open->worker;
@@ -68,6 +68,8 @@ static bool s_is_right(const dkt_router_t *self, const dkt_rt_open_t *open)
 static dkt_rt_list_t *s_place_list(dkt_router_t *self, const dkt_rt_open_t *open)
 {
     switch (open->state) {
+    case DKT_RT_HELD:
+        return &self->held[open->vshard];
     case DKT_RT_WAITING:
         return &self->waiting;
     case DKT_RT_QUEUED:
@@ -106,6 +108,11 @@ static void s_wait(dkt_router_t *self, uint32_t index, int64_t retry_mono_ms)
         self->retry_mono_ms = retry_mono_ms;
     }
     s_put(self, index, DKT_RT_WAITING);
+}
+
+void dkt_rt_hold(dkt_router_t *self, uint32_t index)
+{
+    s_put(self, index, DKT_RT_HELD);
 }
 
 void dkt_rt_place(dkt_router_t *self, dkt_instant_t now, uint32_t index)
