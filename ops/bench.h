@@ -127,6 +127,7 @@ typedef struct {
     int minutes;                  /* of P9 */
     int minute_tenants, minute_rate;
     int split_tenants; /* of P10 */
+    int log_segments;  /* of 16 MiB each, made before anything is measured */
     bool keep_fleet;   /* one fleet for all scenarios */
 } dkt_bench_sizes_t;
 

@@ -65,6 +65,7 @@ static const dkt_bench_sizes_t s_full = {
     .minute_tenants = 1000,
     .minute_rate = 500,
     .split_tenants = 64,
+    .log_segments = 60, /* and a few to spare are the cluster's min_wal_size */
 };
 
 static const dkt_bench_sizes_t s_quick = {

@@ -17,28 +17,22 @@
 #include "lib/edge/scram.h"
 #include "workers/deletion.h"
 
-#define S_IDLE_MS             50    /* between looks at the pool */
-#define S_CLEAN_MS            30000 /* between looks for what was left half-made */
-#define S_RETRY_MS            500   /* after an error */
-#define S_DELETE_MS           100   /* between looks for tenants to delete */
-#define S_DELETE_RETRY_MS     1000  /* after an error */
-#define S_CHECKPOINT_EVERY    10    /* databases of one thread: about 3,000 files */
-#define S_CHECKPOINT_QUIET_MS 3000  /* fewer are written once no more follow */
-#define S_SQL_BYTES_MAX       512
-#define S_RANDOM_BYTES        16
-#define S_CONNECTIONS_MAX     "3" /* per role: the owner, its successor, one to spare */
+#define S_IDLE_MS          50    /* between looks at the pool */
+#define S_CLEAN_MS         30000 /* between looks for what was left half-made */
+#define S_RETRY_MS         500   /* after an error */
+#define S_DELETE_MS        100   /* between looks for tenants to delete */
+#define S_DELETE_RETRY_MS  1000  /* after an error */
+#define S_CHECKPOINT_EVERY 10    /* databases: about 3,000 files */
+#define S_SQL_BYTES_MAX    512
+#define S_RANDOM_BYTES     16
+#define S_CONNECTIONS_MAX  "3" /* per role: the owner, its successor, one to spare */
 
 struct dkt_pool {
     dkt_env_t *env;
     pthread_t threads[DKT_POOL_MAKERS];
     uint32_t thread_count;
+    atomic_uint unsynced; /* databases made since the last checkpoint of ours */
 };
-
-/* Databases that a thread made since its last checkpoint. */
-typedef struct {
-    uint32_t count;
-    int64_t since_mono_ms; /* the last of them */
-} s_unsynced_t;
 
 /* `name` is generated, or read back from a column with a check on its form. */
 static dkt_status_t s_exec(PGconn *conn, const char *before, const char *name, const char *after,
@@ -193,9 +187,9 @@ static void s_delete(const dkt_env_t *env, PGconn *conn, int64_t *delete_mono_ms
 }
 
 /* One look at the pool; returns how long to wait before the next. */
-static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms,
-                  s_unsynced_t *unsynced, dkt_err_t *err)
+static int s_look(dkt_pool_t *self, PGconn *conn, int64_t *clean_mono_ms, dkt_err_t *err)
 {
+    const dkt_env_t *env = self->env;
     bool made = false;
     if (dkt_clock_mono_ms() >= *clean_mono_ms) {
         *clean_mono_ms = dkt_clock_mono_ms() + S_CLEAN_MS;
@@ -207,15 +201,11 @@ static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms,
         dkt_log(DKT_LOG_WARN, "pool: %s", err->text);
         return S_RETRY_MS;
     }
-    if (made) {
-        unsynced->count++;
-        unsynced->since_mono_ms = dkt_clock_mono_ms();
-    }
-    bool quiet = dkt_clock_mono_ms() - unsynced->since_mono_ms >= S_CHECKPOINT_QUIET_MS;
-    if (unsynced->count >= S_CHECKPOINT_EVERY || (unsynced->count > 0 && quiet)) {
-        unsynced->count = 0;
-        /* New databases are some 300 dirty files each. They are written while nobody waits for it,
-         * in batches, so that PostgreSQL's shutdown has little left to sync. */
+    /* New databases are some 300 dirty files each. They are written in batches, so that
+     * PostgreSQL's shutdown has little left to sync; but not one by one: a checkpoint costs every
+     * tenant's tail tens of milliseconds, and its writes full images of their pages again. */
+    if (made && atomic_fetch_add(&self->unsynced, 1) + 1 == S_CHECKPOINT_EVERY) {
+        atomic_store(&self->unsynced, 0);
         if (!dkt_pool_long(env, conn, "checkpoint")) {
             dkt_log(DKT_LOG_INFO, "pool: the checkpoint after new databases was not awaited");
         }
@@ -225,10 +215,10 @@ static int s_look(const dkt_env_t *env, PGconn *conn, int64_t *clean_mono_ms,
 
 static void *s_run(void *argument)
 {
-    dkt_env_t *env = argument;
+    dkt_pool_t *self = argument;
+    dkt_env_t *env = self->env;
     PGconn *conn = NULL;
     int64_t clean_mono_ms = 0, delete_mono_ms = 0;
-    s_unsynced_t unsynced = {0};
     while (!atomic_load(&env->stopping)) {
         dkt_err_t err;
         int wait_ms = S_IDLE_MS;
@@ -243,7 +233,7 @@ static void *s_run(void *argument)
         }
         if (conn) {
             s_delete(env, conn, &delete_mono_ms);
-            wait_ms = s_look(env, conn, &clean_mono_ms, &unsynced, &err);
+            wait_ms = s_look(self, conn, &clean_mono_ms, &err);
         }
         (void)poll(NULL, 0, wait_ms);
     }
@@ -259,7 +249,7 @@ dkt_pool_t *dkt_pool_new(dkt_env_t *env)
     }
     self->env = env;
     while (self->thread_count < DKT_POOL_MAKERS &&
-           pthread_create(&self->threads[self->thread_count], NULL, s_run, env) == 0) {
+           pthread_create(&self->threads[self->thread_count], NULL, s_run, self) == 0) {
         self->thread_count++;
     }
     if (self->thread_count < DKT_POOL_MAKERS) {
