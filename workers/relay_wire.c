@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "workers/relay_wire.h"
 
-#include <inttypes.h>
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <nats/nats.h>
 
+#include "lib/core/text.h"
 #include "lib/edge/log.h"
 #include "lib/edge/nats_options.h"
 
@@ -198,7 +199,12 @@ bool dkt_wire_publish(dkt_wire_t *self, uint64_t token, const char *subject, con
 {
     char reply[S_SUBJECT_MAX];
     natsMsg *message = NULL;
-    snprintf(reply, sizeof reply, "%s.%" PRIx64, (const char *)self->inbox, token);
+    size_t inbox_len = strlen((const char *)self->inbox);
+    assert(inbox_len + 1 + DKT_TEXT_HEX_CHARS_MAX < sizeof reply);
+    char *at = dkt_text_put(reply, (const char *)self->inbox, inbox_len);
+    *at++ = '.';
+    at = dkt_text_hex(at, token);
+    *at = '\0';
     bool good = s_good(natsMsg_Create(&message, subject, reply, data, (int)len)) &&
                 s_good(natsMsgHeader_Set(message, "Nats-Msg-Id", id)) &&
                 s_good(natsMsgHeader_Set(message, "Content-Type", S_MESSAGE_FORMAT)) &&

@@ -2,21 +2,43 @@
 #include "lib/core/event.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "lib/core/proto_mp.h"
+#include "lib/core/text.h"
 
 #define S_FIELDS       7
 #define S_TEXT_MIN     4096
-#define S_EVENT_BYTES  768 /* of one event in a batch, without what must be escaped */
 #define S_MS_PER_S     1000
+#define S_MS_DIGITS    3
 #define S_CONTROL_MAX  0x20
 #define S_ESCAPE_BYTES 6 /* of a control character */
+
+/* The fixed parts of an event, in their order. */
+#define S_JSON_BEGIN   "{\"specversion\":\"1.0\",\"id\":\""
+#define S_JSON_SOURCE  "\",\"source\":\"/docket/tenants/"
+#define S_JSON_TYPE    "\",\"type\":\"" DKT_EVENT_TYPE_PREFIX
+#define S_JSON_SUBJECT "\",\"subject\":\""
+#define S_JSON_TIME    "\",\"time\":\""
+#define S_JSON_FORMAT  "Z\",\"datacontenttype\":\"application/json\""
+#define S_JSON_TRACE   ",\"traceparent\":"
+#define S_JSON_DATA    ",\"data\":{\"ticket_type\":"
+#define S_JSON_SLOT    ",\"slot_start_ms\":"
+#define S_JSON_DUE     ",\"deadline_ms\":"
+#define S_JSON_END     "}}"
+
+#define S_NAME_CHARS_MAX 15 /* of a type, see DKT_EVENT_MAP */
+#define S_HEAD_BYTES_MAX (sizeof S_JSON_BEGIN + DKT_EVENT_ID_BYTES_MAX)
+#define S_MIDDLE_BYTES_MAX                                                                         \
+    (sizeof S_JSON_SOURCE + DKT_CLIENT_CHARS + sizeof S_JSON_TYPE + S_NAME_CHARS_MAX +             \
+     sizeof S_JSON_SUBJECT)
+/* An event without class and traceparent, which may have to be escaped; and a comma before it. */
+#define S_EVENT_BYTES_MAX                                                                          \
+    (1 + S_HEAD_BYTES_MAX + DKT_TEXT_UINT_CHARS_MAX + S_MIDDLE_BYTES_MAX + DKT_ID_CHARS_MAX +      \
+     sizeof S_JSON_TIME + DKT_TEXT_UTC_CHARS_MAX + 1 + S_MS_DIGITS + sizeof S_JSON_FORMAT +        \
+     sizeof S_JSON_TRACE + sizeof S_JSON_DATA + sizeof S_JSON_SLOT + DKT_TEXT_UINT_CHARS_MAX +     \
+     sizeof S_JSON_DUE + DKT_TEXT_UINT_CHARS_MAX + sizeof S_JSON_END)
 
 /* -- reading -- */
 
@@ -116,24 +138,50 @@ dkt_event_slice_t dkt_event_slice(const uint32_t counts[DKT_EVENT_COUNT], uint32
                                .count = rest < DKT_RELAY_EVENTS_MAX ? rest : DKT_RELAY_EVENTS_MAX};
 }
 
-void dkt_event_subject(const dkt_client_t *client, dkt_event_type_t type,
-                       char out[DKT_EVENT_SUBJECT_BYTES_MAX])
+static char *s_put_name(char *at, dkt_event_type_t type)
+{
+    const char *name = dkt_event_name(type);
+    size_t len = strlen(name);
+    assert(len <= S_NAME_CHARS_MAX);
+    return dkt_text_put(at, name, len);
+}
+
+static char *s_put_client(char *at, const dkt_client_t *client)
 {
     dkt_id_text_t id;
     dkt_client_text(client, &id);
-    snprintf(out, DKT_EVENT_SUBJECT_BYTES_MAX, "docket.event.%s.%s", id.text, dkt_event_name(type));
+    return dkt_text_put(at, id.text, DKT_CLIENT_CHARS);
+}
+
+/* "<client_id>:<seq>:<type>" */
+static char *s_put_id(char *at, const dkt_client_t *client, uint64_t seq, dkt_event_type_t type)
+{
+    at = s_put_client(at, client);
+    *at++ = ':';
+    at = dkt_text_uint(at, seq);
+    *at++ = ':';
+    return s_put_name(at, type);
+}
+
+void dkt_event_subject(const dkt_client_t *client, dkt_event_type_t type,
+                       char out[DKT_EVENT_SUBJECT_BYTES_MAX])
+{
+    char *at = DKT_TEXT_PUT(out, "docket.event.");
+    at = s_put_client(at, client);
+    *at++ = '.';
+    at = s_put_name(at, type);
+    *at = '\0';
 }
 
 void dkt_event_message_id(const dkt_client_t *client, uint64_t seq, const dkt_event_slice_t *slice,
                           char out[DKT_EVENT_ID_BYTES_MAX])
 {
-    dkt_id_text_t id;
-    dkt_client_text(client, &id);
-    int len = snprintf(out, DKT_EVENT_ID_BYTES_MAX, "%s:%" PRIu64 ":%s", id.text, seq,
-                       dkt_event_name(slice->type));
+    char *at = s_put_id(out, client, seq, slice->type);
     if (slice->part > 0) {
-        snprintf(out + len, DKT_EVENT_ID_BYTES_MAX - (size_t)len, ":%u", slice->part);
+        *at++ = ':';
+        at = dkt_text_uint(at, slice->part);
     }
+    *at = '\0';
 }
 
 /* -- writing -- */
@@ -149,7 +197,6 @@ static bool s_room(dkt_text_buf_t *out, size_t more)
     }
     char *data = realloc(out->data, max);
     if (!data) {
-        out->failed = true;
         return false;
     }
     out->data = data;
@@ -157,36 +204,17 @@ static bool s_room(dkt_text_buf_t *out, size_t more)
     return true;
 }
 
-__attribute__((format(printf, 2, 3))) static void s_put(dkt_text_buf_t *out, const char *format,
-                                                        ...)
-{
-    va_list list;
-    if (out->failed || !s_room(out, S_EVENT_BYTES)) {
-        return;
-    }
-    va_start(list, format);
-    int len = vsnprintf(out->data + out->len, S_EVENT_BYTES, format, list);
-    va_end(list);
-    assert(len >= 0 && len < S_EVENT_BYTES);
-    out->len += (size_t)len;
-}
-
 /* A JSON string. The text is valid UTF-8: only quotes, backslashes and controls need an escape. */
-static void s_put_text(dkt_text_buf_t *out, dkt_view_t text)
+static char *s_put_string(char *at, dkt_view_t text)
 {
     static const char hex[] = "0123456789abcdef";
-    if (out->failed || !s_room(out, (size_t)text.len * S_ESCAPE_BYTES + 2)) {
-        return;
-    }
-    char *at = out->data + out->len;
     *at++ = '"';
     for (uint32_t i = 0; i < text.len; i++) {
         uint8_t letter = text.data[i];
         if (letter < S_CONTROL_MAX) {
-            memcpy(at, "\\u00", 4);
-            at[4] = hex[letter >> 4];
-            at[5] = hex[letter & 15];
-            at += S_ESCAPE_BYTES;
+            at = DKT_TEXT_PUT(at, "\\u00");
+            *at++ = hex[letter >> 4];
+            *at++ = hex[letter & 15];
         } else {
             if (letter == '"' || letter == '\\') {
                 *at++ = '\\';
@@ -195,34 +223,94 @@ static void s_put_text(dkt_text_buf_t *out, dkt_view_t text)
         }
     }
     *at++ = '"';
-    out->len = (size_t)(at - out->data);
+    return at;
 }
 
-static void s_put_event(dkt_text_buf_t *out, const dkt_keyring_t *keys, const dkt_client_t *client,
-                        const char *source, const char *id, uint32_t index,
-                        const dkt_event_t *event)
+/* What the events of one batch have in common, as text, and of the last one what the next one most
+ * likely has as well: its second and its minute. */
+typedef struct {
+    const dkt_keyring_t *keys;
+    const dkt_client_t *client;
+    size_t head_len, middle_len, time_len, slot_len;
+    int64_t second;
+    uint32_t minute;
+    char head[S_HEAD_BYTES_MAX];     /* up to the event's own number */
+    char middle[S_MIDDLE_BYTES_MAX]; /* from there to the ticket */
+    char time[DKT_TEXT_UTC_CHARS_MAX];
+    char slot[DKT_TEXT_UINT_CHARS_MAX];
+} s_form_t;
+
+static void s_keep_second(s_form_t *form, int64_t second)
+{
+    form->second = second;
+    form->time_len = (size_t)(dkt_text_utc(form->time, second) - form->time);
+}
+
+static void s_keep_minute(s_form_t *form, uint32_t minute)
+{
+    form->minute = minute;
+    form->slot_len =
+        (size_t)(dkt_text_uint(form->slot, (uint64_t)minute * DKT_MINUTE_MS) - form->slot);
+}
+
+static void s_begin_form(s_form_t *form, const dkt_keyring_t *keys, const dkt_client_t *client,
+                         uint64_t seq, dkt_event_type_t type)
+{
+    form->keys = keys;
+    form->client = client;
+    char *at = DKT_TEXT_PUT(form->head, S_JSON_BEGIN);
+    at = s_put_id(at, client, seq, type);
+    *at++ = ':';
+    form->head_len = (size_t)(at - form->head);
+    at = DKT_TEXT_PUT(form->middle, S_JSON_SOURCE);
+    at = s_put_client(at, client);
+    at = DKT_TEXT_PUT(at, S_JSON_TYPE);
+    at = s_put_name(at, type);
+    at = DKT_TEXT_PUT(at, S_JSON_SUBJECT);
+    form->middle_len = (size_t)(at - form->middle);
+    s_keep_second(form, 0);
+    s_keep_minute(form, 0);
+}
+
+/* `at` has room for it. */
+static char *s_put_event(s_form_t *form, char *at, uint32_t index, const dkt_event_t *event)
 {
     dkt_id_text_t ticket;
-    struct tm utc;
-    time_t seconds = (time_t)(event->at_ms / S_MS_PER_S);
-    dkt_ticket_text(keys, client, event->number, &ticket);
-    gmtime_r(&seconds, &utc);
-    s_put(out,
-          "{\"specversion\":\"1.0\",\"id\":\"%s:%u\",\"source\":\"/docket/tenants/%s\","
-          "\"type\":\"" DKT_EVENT_TYPE_PREFIX "%s\",\"subject\":\"%s\","
-          "\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\","
-          "\"datacontenttype\":\"application/json\"",
-          id, index, source, dkt_event_name(event->type), ticket.text, utc.tm_year + 1900,
-          utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-          (int)(event->at_ms % S_MS_PER_S));
-    if (event->traceparent.data) {
-        s_put(out, ",\"traceparent\":");
-        s_put_text(out, event->traceparent);
+    if (event->at_ms / S_MS_PER_S != form->second) {
+        s_keep_second(form, event->at_ms / S_MS_PER_S);
     }
-    s_put(out, ",\"data\":{\"ticket_type\":");
-    s_put_text(out, event->class_name);
-    s_put(out, ",\"slot_start_ms\":%" PRId64 ",\"deadline_ms\":%" PRId64 "}}",
-          (int64_t)event->minute * DKT_MINUTE_MS, event->deadline_ms);
+    if (event->minute != form->minute) {
+        s_keep_minute(form, event->minute);
+    }
+    dkt_ticket_text(form->keys, form->client, event->number, &ticket);
+    at = dkt_text_put(at, form->head, form->head_len);
+    at = dkt_text_uint(at, index);
+    at = dkt_text_put(at, form->middle, form->middle_len);
+    at = dkt_text_put(at, ticket.text, DKT_TICKET_CHARS);
+    at = DKT_TEXT_PUT(at, S_JSON_TIME);
+    at = dkt_text_put(at, form->time, form->time_len);
+    *at++ = '.';
+    at = dkt_text_padded(at, (uint64_t)(event->at_ms % S_MS_PER_S), S_MS_DIGITS);
+    at = DKT_TEXT_PUT(at, S_JSON_FORMAT);
+    if (event->traceparent.data) {
+        at = DKT_TEXT_PUT(at, S_JSON_TRACE);
+        at = s_put_string(at, event->traceparent);
+    }
+    at = DKT_TEXT_PUT(at, S_JSON_DATA);
+    at = s_put_string(at, event->class_name);
+    at = DKT_TEXT_PUT(at, S_JSON_SLOT);
+    at = dkt_text_put(at, form->slot, form->slot_len);
+    at = DKT_TEXT_PUT(at, S_JSON_DUE);
+    at = dkt_text_uint(at, (uint64_t)event->deadline_ms);
+    return DKT_TEXT_PUT(at, S_JSON_END);
+}
+
+/* Room for the event, with every letter that may be escaped escaped, and for the batch's end. */
+static size_t s_event_room(const dkt_event_t *event)
+{
+    size_t letters = (size_t)event->class_name.len;
+    letters += event->traceparent.data ? event->traceparent.len : 0;
+    return S_EVENT_BYTES_MAX + letters * S_ESCAPE_BYTES + 4 + 1;
 }
 
 bool dkt_event_batch(const dkt_keyring_t *keys, const dkt_client_t *client, uint64_t seq,
@@ -230,28 +318,32 @@ bool dkt_event_batch(const dkt_keyring_t *keys, const dkt_client_t *client, uint
 {
     dkt_mp_t mp;
     dkt_event_t event;
-    dkt_id_text_t source;
-    char id[DKT_EVENT_ID_BYTES_MAX];
+    s_form_t form;
     uint32_t count = 0, seen = 0;
-    dkt_event_slice_t whole = *slice;
-    whole.part = 0; /* an event's own number goes on across the parts */
-    dkt_event_message_id(client, seq, &whole, id);
-    dkt_client_text(client, &source);
     out->len = 0;
-    out->failed = false;
-    if (!s_begin(row, &mp, &count)) {
+    if (!s_room(out, S_TEXT_MIN) || !s_begin(row, &mp, &count)) {
         return false;
     }
-    s_put(out, "[");
+    s_begin_form(&form, keys, client, seq, slice->type);
+    out->data[out->len++] = '[';
     for (uint32_t i = 0; i < count && seen < slice->first + slice->count; i++) {
         if (!s_next(&mp, &event)) {
             return false;
         }
-        if (event.type == slice->type && seen++ >= slice->first) {
-            s_put(out, seen > slice->first + 1 ? "," : "");
-            s_put_event(out, keys, client, source.text, id, seen - 1, &event);
+        if (event.type != slice->type || seen++ < slice->first) {
+            continue;
         }
+        if (!s_room(out, s_event_room(&event))) {
+            return false;
+        }
+        char *at = out->data + out->len;
+        if (seen > slice->first + 1) {
+            *at++ = ',';
+        }
+        /* An event's own number goes on across the parts. */
+        at = s_put_event(&form, at, seen - 1, &event);
+        out->len = (size_t)(at - out->data);
     }
-    s_put(out, "]");
-    return !out->failed;
+    out->data[out->len++] = ']';
+    return true;
 }

@@ -56,7 +56,6 @@ void dkt_event_message_id(const dkt_client_t *client, uint64_t seq, const dkt_ev
 typedef struct {
     char *data;
     size_t len, max;
-    bool failed; /* no memory */
 } dkt_text_buf_t;
 
 /* Replaces the text by the batch of that slice; false: no memory, or these bytes are no row. */

@@ -23,7 +23,7 @@ _Static_assert(DKT_CLIENT_CHARS == S_PREFIX_CHARS + 16, "a prefix, and 12 bytes 
 #define S_TICKET_NUMBER_AT (S_OWNER_AT + DKT_CLIENT_BYTES)
 #define S_TICKET_TAG_AT    (S_TICKET_NUMBER_AT + 8)
 #define S_TICKET_BYTES     (S_TICKET_TAG_AT + S_TAG_BYTES)
-#define S_TICKET_CHARS     (S_PREFIX_CHARS + 39)
+_Static_assert(DKT_TICKET_CHARS == S_PREFIX_CHARS + (S_TICKET_BYTES * 8 + 5) / 6, "6 bits each");
 
 #define S_SLOT_MINUTE_AT  (S_OWNER_AT + DKT_CLIENT_BYTES)
 #define S_SLOT_CLASS_AT   (S_SLOT_MINUTE_AT + 4)
@@ -265,7 +265,7 @@ void dkt_ticket_text(const dkt_keyring_t *ring, const dkt_client_t *client, uint
 bool dkt_id_client(const char *text, uint32_t len, dkt_client_t *client)
 {
     uint8_t raw[S_RAW_BYTES_MAX];
-    if (!s_read_text(s_ticket_prefix, text, len, S_TICKET_CHARS, raw, S_TICKET_BYTES) &&
+    if (!s_read_text(s_ticket_prefix, text, len, DKT_TICKET_CHARS, raw, S_TICKET_BYTES) &&
         !s_read_text(s_slot_prefix, text, len, S_SLOT_CHARS, raw, S_SLOT_BYTES)) {
         return false;
     }
@@ -277,7 +277,7 @@ bool dkt_ticket_parse(const dkt_keyring_t *ring, const char *text, uint32_t len,
                       dkt_client_t *client, uint64_t *number)
 {
     uint8_t raw[S_TICKET_BYTES];
-    if (!s_read_text(s_ticket_prefix, text, len, S_TICKET_CHARS, raw, sizeof raw) ||
+    if (!s_read_text(s_ticket_prefix, text, len, DKT_TICKET_CHARS, raw, sizeof raw) ||
         !s_verify(ring, s_ticket_prefix, raw, S_TICKET_TAG_AT, S_TAG_BYTES)) {
         return false;
     }

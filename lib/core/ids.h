@@ -85,6 +85,7 @@ DKT_CHECKED bool dkt_client_parse_seen(dkt_client_seen_t *seen, const char *text
 DKT_CHECKED bool dkt_client_verify(const dkt_keyring_t *ring, const dkt_client_t *client);
 bool dkt_client_equal(const dkt_client_t *a, const dkt_client_t *b);
 
+#define DKT_TICKET_CHARS 42
 void dkt_ticket_text(const dkt_keyring_t *ring, const dkt_client_t *client, uint64_t number,
                      dkt_id_text_t *out);
 /* The client inside a ticket or slot id, for routing; false if it is neither in form. */

@@ -9,6 +9,7 @@
 
 #include <sodium.h>
 
+#include "lib/core/event.h"
 #include "lib/core/relay.h"
 
 #define S_TOKEN_LIFE_MS 900000
@@ -201,17 +202,53 @@ static void s_empty(dkt_mailbox_t *box)
     }
 }
 
-void chain_empty_relay(void)
+/* As s_take_row and s_send of workers/relay.c. */
+static uint32_t s_publish(const dkt_relay_mail_t *mail)
 {
+    static dkt_text_buf_t text;
+    uint32_t counts[DKT_EVENT_COUNT], events = 0;
+    char subject[DKT_EVENT_SUBJECT_BYTES_MAX], id[DKT_EVENT_ID_BYTES_MAX];
+    const dkt_view_t row = {.data = mail->row->bytes, .len = mail->row->len};
+    bool good = dkt_event_count(row, counts);
+    for (uint32_t i = 0; good && i < dkt_event_messages(counts); i++) {
+        good = dkt_event_count(row, counts);
+        dkt_event_slice_t slice = dkt_event_slice(counts, i);
+        good = good && dkt_event_batch(&chain->env.id_keys, &mail->client, mail->row->seq, row,
+                                       &slice, &text);
+        dkt_event_subject(&mail->client, slice.type, subject);
+        dkt_event_message_id(&mail->client, mail->row->seq, &slice, id);
+        events += slice.count;
+    }
+    assert(good);
+    return events;
+}
+
+static uint32_t s_drain_relay(bool publish)
+{
+    uint32_t events = 0;
     dkt_mail_t *mail = dkt_mailbox_drain(chain->env.relay_box);
     while (mail) {
         dkt_mail_t *next = mail->next;
+        if (publish && mail->kind == DKT_MAIL_RELAY_ROW) {
+            events += s_publish((const dkt_relay_mail_t *)mail);
+        }
         free(((dkt_relay_mail_t *)mail)->row);
         free(mail);
         mail = next;
     }
     atomic_store(&chain->env.relay_rows, 0);
     atomic_store(&chain->env.relay_bytes, 0);
+    return events;
+}
+
+void chain_empty_relay(void)
+{
+    (void)s_drain_relay(false);
+}
+
+uint32_t chain_publish(void)
+{
+    return s_drain_relay(true);
 }
 
 /* -- setup -- */

@@ -86,6 +86,9 @@ void chain_broker_in(void);
 
 /* What the relay would take away; frees it. */
 void chain_empty_relay(void);
+/* The same, and before it the messages that the relay would publish; how many events they had. The
+ * state machine (lib/core/relay.h) and the NATS client work per message and are not called. */
+uint32_t chain_publish(void);
 
 /* Mono time passes; nothing happens by itself. */
 void chain_pass(int64_t ms);

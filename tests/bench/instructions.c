@@ -10,7 +10,8 @@
  *
  * A round is up to three calls for the same slots: what must be there before (not counted), what is
  * counted, and what puts everything back (not counted), so that a round finds what the one before
- * it found. Growing is shown by scenarios, never by rounds.
+ * it found. Growing is shown by scenarios, never by rounds. Where no call is counted, the relay's
+ * work is: the events of the call before as the messages that are published.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -32,7 +33,7 @@ typedef struct {
     chain_config_t config;
     uint32_t hit, each; /* tenants of a round, requests to each of them */
     uint32_t rounds;
-    dkt_method_t before, counted, after;
+    dkt_method_t before, counted, after; /* counted: S_NONE counts the relay */
     const char *type;
     const char *status; /* of the counted answers; NULL: has none */
     bool again;         /* the counted requests bear the request ids of those before */
@@ -46,6 +47,7 @@ typedef struct {
 #define S_RELEASE      DKT_METHOD_VALIDATE_ETA, DKT_METHOD_RELEASE_SLOT, S_NONE
 #define S_ALLOCATE     DKT_METHOD_VALIDATE_ETA, DKT_METHOD_ALLOCATE_SLOT, DKT_METHOD_CANCEL_TICKET
 #define S_REPLAY       DKT_METHOD_CREATE_TICKET, DKT_METHOD_CREATE_TICKET, DKT_METHOD_CANCEL_TICKET
+#define S_EVENTS       DKT_METHOD_CREATE_TICKET, S_NONE, DKT_METHOD_CANCEL_TICKET
 #define S_GET          DKT_METHOD_CREATE_TICKET, DKT_METHOD_GET_TICKET, DKT_METHOD_CANCEL_TICKET
 #define S_AVAILABLE    S_NONE, DKT_METHOD_AVAILABILITY, S_NONE
 #define S_ANEW         DKT_METHOD_CREATE_TICKET, DKT_METHOD_AVAILABILITY, DKT_METHOD_CANCEL_TICKET
@@ -92,6 +94,8 @@ static const s_scenario_t s_scenarios[] = {
      "bronze",
      NULL,
      false},
+    {"events", {1, 1, 10}, 1, 256, 6, S_EVENTS, "bronze", NULL, false},
+    {"events alone", {10, 1, 10}, 1, 1, 200, S_EVENTS, "bronze", NULL, false},
     {"get_ticket", {1, 1, 10}, 1, 256, 6, S_GET, "bronze", NULL, false},
     {"get_ticket open=400000", {1, 1000, 400000}, 1, 256, 6, S_GET, "bronze", NULL, false},
 };
@@ -214,7 +218,22 @@ static void s_drive(const s_scenario_t *scenario, uint32_t round, dkt_method_t m
         CALLGRIND_TOGGLE_COLLECT;
     }
     s_read_answers(scenario, method, count);
-    chain_empty_relay();
+}
+
+/* The events of the last call, as the relay makes messages of them. */
+static void s_publish(const s_scenario_t *scenario, bool counted)
+{
+    if (counted) {
+        CALLGRIND_TOGGLE_COLLECT;
+    }
+    uint32_t events = chain_publish();
+    if (counted) {
+        CALLGRIND_TOGGLE_COLLECT;
+    }
+    if (events != scenario->hit * scenario->each) {
+        fprintf(stderr, "%s: %u events were published\n", scenario->name, events);
+        exit(1);
+    }
 }
 
 static void s_round(const s_scenario_t *scenario, uint32_t round, bool counted)
@@ -222,9 +241,16 @@ static void s_round(const s_scenario_t *scenario, uint32_t round, bool counted)
     if (scenario->before != S_NONE) {
         s_drive(scenario, round, scenario->before, true, false);
     }
-    s_drive(scenario, round, scenario->counted, !scenario->again, counted);
+    if (scenario->counted == S_NONE) {
+        s_publish(scenario, counted);
+    } else {
+        chain_empty_relay();
+        s_drive(scenario, round, scenario->counted, !scenario->again, counted);
+    }
+    chain_empty_relay();
     if (scenario->after != S_NONE) {
         s_drive(scenario, round, scenario->after, true, false);
+        chain_empty_relay();
     }
 }
 

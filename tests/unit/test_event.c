@@ -6,8 +6,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -150,12 +153,194 @@ static void test_event_count_refuses_foreign_bytes(void **state)
     assert_int_equal(counts[DKT_EVENT_CREATED], 1);
 }
 
+/* -- the writer beside a naive one -- */
+
+#define T_ROWS        600
+#define T_ROW_EVENTS  40
+#define T_TEXT_BYTES  (T_ROW_EVENTS * 2048)
+#define T_PICK(array) ((array)[s_random() % (sizeof(array) / sizeof((array)[0]))])
+
+static uint64_t s_random_state = 1;
+
+/* xorshift; of every size. */
+static uint64_t s_random(void)
+{
+    s_random_state ^= s_random_state << 13;
+    s_random_state ^= s_random_state >> 7;
+    s_random_state ^= s_random_state << 17;
+    return s_random_state >> (s_random_state & 63);
+}
+
+static int64_t s_random_ms(void)
+{
+    static const int64_t edges[] = {
+        0,
+        999,
+        INT64_C(951782399999),    /* the end of 2000-02-28 */
+        INT64_C(951868799999),    /* of 2000-02-29 */
+        INT64_C(1709164800000),   /* 2024-02-29 */
+        INT64_C(1798761599999),   /* the end of 2026 */
+        INT64_C(4107542399999),   /* of 2100-02-28: the next day is in March */
+        INT64_C(13574563200000),  /* 2400-02-29 */
+        INT64_C(253402300799999), /* the end of the last year of four digits */
+        INT64_C(253402300800000),
+        INT64_MAX,
+    };
+    switch (s_random() % 3) {
+    case 0:
+        return T_PICK(edges);
+    case 1:
+        return (int64_t)(s_random() & INT64_MAX);
+    default:
+        return T_AT_MS + (int64_t)(s_random() % 3000);
+    }
+}
+
+static dkt_event_t s_random_event(void)
+{
+    static const char *const classes[] = {
+        "bronze", "gold", "", "a \"b\" \\ c", "\x01\x1f\n\t\x7f", "Prio \xc3\xa4 \xe2\x82\xac"};
+    static const char *const traces[] = {
+        NULL, "", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "\"\\\r"};
+    const char *class_name = T_PICK(classes), *trace = T_PICK(traces);
+    uint64_t at = s_random();
+    return (dkt_event_t){
+        .type = (dkt_event_type_t)(s_random() % DKT_EVENT_COUNT),
+        .number = at & INT64_MAX,
+        .at_ms = s_random_ms(),
+        .minute = at % 2 ? (uint32_t)at : T_MINUTE,
+        .deadline_ms = s_random_ms(),
+        .class_name = {(const uint8_t *)class_name, (uint32_t)strlen(class_name)},
+        .traceparent = {(const uint8_t *)trace, trace ? (uint32_t)strlen(trace) : 0}};
+}
+
+static void s_naive_string(FILE *out, dkt_view_t text)
+{
+    fputc('"', out);
+    for (uint32_t i = 0; i < text.len; i++) {
+        if (text.data[i] < 0x20) {
+            fprintf(out, "\\u%04x", text.data[i]);
+        } else {
+            fprintf(out, strchr("\"\\", text.data[i]) ? "\\%c" : "%c", text.data[i]);
+        }
+    }
+    fputc('"', out);
+}
+
+static void s_naive_event(FILE *out, uint64_t seq, uint32_t index, const dkt_event_t *event)
+{
+    const dkt_client_t client = s_client();
+    const char *type = dkt_event_name(event->type);
+    dkt_id_text_t client_text, ticket;
+    char when[64];
+    struct tm utc;
+    time_t seconds = (time_t)(event->at_ms / 1000);
+    gmtime_r(&seconds, &utc);
+    strftime(when, sizeof when, "-%m-%dT%H:%M:%S", &utc);
+    dkt_client_text(&client, &client_text);
+    dkt_ticket_text(&s_keys, &client, event->number, &ticket);
+    fprintf(out,
+            "{\"specversion\":\"1.0\",\"id\":\"%s:%" PRIu64 ":%s:%u\",\"source\":"
+            "\"/docket/tenants/%s\",\"type\":\"com.docket.ticket.%s\",\"subject\":\"%s\","
+            "\"time\":\"%04d%s.%03dZ\",\"datacontenttype\":\"application/json\"",
+            client_text.text, seq, type, index, client_text.text, type, ticket.text,
+            utc.tm_year + 1900, when, (int)(event->at_ms % 1000));
+    if (event->traceparent.data) {
+        fputs(",\"traceparent\":", out);
+        s_naive_string(out, event->traceparent);
+    }
+    fputs(",\"data\":{\"ticket_type\":", out);
+    s_naive_string(out, event->class_name);
+    fprintf(out, ",\"slot_start_ms\":%" PRId64 ",\"deadline_ms\":%" PRId64 "}}",
+            (int64_t)event->minute * DKT_MINUTE_MS, event->deadline_ms);
+}
+
+/* The batch of a type, of all the row's events. */
+static void s_naive_batch(char *text, uint64_t seq, dkt_event_type_t type,
+                          const dkt_event_t *events, uint32_t count)
+{
+    FILE *out = fmemopen(text, T_TEXT_BYTES, "w");
+    uint32_t index = 0;
+    assert_non_null(out);
+    for (uint32_t i = 0; i < count; i++) {
+        if (events[i].type == type) {
+            fputs(index == 0 ? "[" : ",", out);
+            s_naive_event(out, seq, index++, &events[i]);
+        }
+    }
+    fputs("]", out);
+    assert_int_equal(fclose(out), 0);
+}
+
+static void s_check_row(uint64_t seq, dkt_view_t row, const dkt_event_t *events, uint32_t count)
+{
+    static char expected[T_TEXT_BYTES];
+    uint32_t counts[DKT_EVENT_COUNT];
+    dkt_text_buf_t text = {.data = NULL};
+    const dkt_client_t client = s_client();
+    assert_true(dkt_event_count(row, counts));
+    for (uint32_t i = 0; i < dkt_event_messages(counts); i++) {
+        dkt_event_slice_t slice = dkt_event_slice(counts, i);
+        assert_true(dkt_event_batch(&s_keys, &client, seq, row, &slice, &text));
+        s_naive_batch(expected, seq, slice.type, events, count);
+        assert_int_equal(text.len, strlen(expected));
+        assert_memory_equal(text.data, expected, text.len);
+    }
+    free(text.data);
+}
+
+static void test_event_text_is_the_naive_one(void **state)
+{
+    (void)state;
+    dkt_group_t group;
+    dkt_event_t events[T_ROW_EVENTS];
+    dkt_group_init(&group);
+    for (int i = 0; i < T_ROWS; i++) {
+        uint32_t count = 1 + (uint32_t)(s_random() % T_ROW_EVENTS);
+        dkt_group_reset(&group);
+        for (uint32_t j = 0; j < count; j++) {
+            events[j] = s_random_event();
+            assert_true(dkt_group_event(&group, events[j].type, events[j].number, events[j].at_ms,
+                                        events[j].minute, events[j].deadline_ms,
+                                        (const char *)events[j].class_name.data,
+                                        events[j].traceparent));
+        }
+        s_check_row(s_random(), s_seal(&group), events, count);
+    }
+    dkt_group_fini(&group);
+}
+
+static void test_event_subject_and_message_id(void **state)
+{
+    (void)state;
+    dkt_id_text_t id;
+    char text[DKT_EVENT_ID_BYTES_MAX], subject[DKT_EVENT_SUBJECT_BYTES_MAX], expected[256];
+    const dkt_client_t client = s_client();
+    dkt_client_text(&client, &id);
+    for (int type = 0; type < DKT_EVENT_COUNT; type++) {
+        const char *name = dkt_event_name((dkt_event_type_t)type);
+        dkt_event_slice_t slice = {.type = (dkt_event_type_t)type, .part = UINT32_MAX};
+        dkt_event_subject(&client, slice.type, subject);
+        snprintf(expected, sizeof expected, "docket.event.%s.%s", id.text, name);
+        assert_string_equal(subject, expected);
+        dkt_event_message_id(&client, UINT64_MAX, &slice, text);
+        snprintf(expected, sizeof expected, "%s:18446744073709551615:%s:4294967295", id.text, name);
+        assert_string_equal(text, expected);
+        slice.part = 0;
+        dkt_event_message_id(&client, 0, &slice, text);
+        snprintf(expected, sizeof expected, "%s:0:%s", id.text, name);
+        assert_string_equal(text, expected);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_event_batch_says_what_was_journaled),
         cmocka_unit_test(test_event_large_row_is_split),
         cmocka_unit_test(test_event_count_refuses_foreign_bytes),
+        cmocka_unit_test(test_event_text_is_the_naive_one),
+        cmocka_unit_test(test_event_subject_and_message_id),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
