@@ -62,11 +62,13 @@ static dkt_status_t s_make_role(PGconn *conn, const dkt_env_t *env, const char *
     return s_exec(conn, "create role", name, after, err);
 }
 
+/* Everybody may connect to a new database: nobody gets in before that is taken back. */
 static dkt_status_t s_make(PGconn *conn, const dkt_env_t *env, const char *name, dkt_err_t *err)
 {
     dkt_status_t status = s_make_role(conn, env, name, err);
     if (status == DKT_OK) {
-        status = s_exec(conn, "create database", name, "template " DKT_CONTROL_TEMPLATE, err);
+        status = s_exec(conn, "create database", name,
+                        "template " DKT_CONTROL_TEMPLATE " allow_connections false", err);
     }
     if (status == DKT_OK) {
         status = s_exec(conn, "revoke all on database", name, "from public", err);
@@ -75,6 +77,9 @@ static dkt_status_t s_make(PGconn *conn, const dkt_env_t *env, const char *name,
         char grant[S_SQL_BYTES_MAX];
         snprintf(grant, sizeof grant, "to \"%s\"", name);
         status = s_exec(conn, "grant connect on database", name, grant, err);
+    }
+    if (status == DKT_OK) {
+        status = s_exec(conn, "alter database", name, "allow_connections true", err);
     }
     if (status == DKT_OK) {
         const char *params[] = {name};
