@@ -2,24 +2,13 @@
 #include "lib/core/text.h"
 
 #include <assert.h>
+#include <time.h>
 
-#define S_BASE           10
-#define S_PAIRS          100
-#define S_YEAR_DIGITS    4
-#define S_SECONDS_OF_DAY 86400
-/* The calendar in steps: a leap day is the last one of four years, not of a hundred, again of four
- * hundred, when years begin in March. */
-#define S_DAYS_OF_YEAR  365
-#define S_DAYS_OF_4     1461
-#define S_DAYS_OF_100   36524
-#define S_DAYS_OF_400   146097
-#define S_DAYS_TO_EPOCH 719468 /* from 0000-03-01 to 1970-01-01 */
-#define S_MONTHS        12
-#define S_MARCH         3
-
-/* Days of the year before the month; March is the first. */
-static const uint16_t s_days_before[S_MONTHS] = {0,   31,  61,  92,  122, 153,
-                                                 184, 214, 245, 275, 306, 337};
+#define S_BASE         10
+#define S_PAIRS        100
+#define S_YEAR_DIGITS  4
+#define S_YEARS_PADDED 10000
+#define S_YEAR_ZERO    1900 /* of struct tm */
 
 static const char s_pairs[] = "0001020304050607080910111213141516171819"
                               "2021222324252627282930313233343536373839"
@@ -67,46 +56,27 @@ char *dkt_text_padded(char *at, uint64_t value, unsigned digits)
     return at + digits;
 }
 
-static uint64_t s_least(uint64_t a, uint64_t b)
+static char *s_put_pair(char *at, int value)
 {
-    return a < b ? a : b;
-}
-
-static char *s_put_date(char *at, uint64_t days)
-{
-    days += S_DAYS_TO_EPOCH;
-    uint64_t year = days / S_DAYS_OF_400 * 400, day = days % S_DAYS_OF_400;
-    /* The fourth of four centuries, and of four years, is the one with a day more. */
-    uint64_t centuries = s_least(day / S_DAYS_OF_100, 3);
-    day -= centuries * S_DAYS_OF_100;
-    uint64_t fours = day / S_DAYS_OF_4;
-    day -= fours * S_DAYS_OF_4;
-    uint64_t ones = s_least(day / S_DAYS_OF_YEAR, 3);
-    day -= ones * S_DAYS_OF_YEAR;
-    unsigned month = S_MONTHS - 1;
-    while (day < s_days_before[month]) {
-        month--;
-    }
-    day -= s_days_before[month];
-    month += S_MARCH;
-    year += centuries * 100 + fours * 4 + ones + (month > S_MONTHS);
-    month -= month > S_MONTHS ? S_MONTHS : 0; /* January and February, of the next year */
-    at = year < 10000 ? dkt_text_padded(at, year, S_YEAR_DIGITS) : dkt_text_uint(at, year);
-    *at++ = '-';
-    at = dkt_text_put(at, s_pairs + 2 * month, 2);
-    *at++ = '-';
-    return dkt_text_put(at, s_pairs + 2 * (day + 1), 2);
+    return dkt_text_put(at, s_pairs + 2 * value, 2);
 }
 
 char *dkt_text_utc(char *at, int64_t seconds)
 {
-    assert(seconds >= 0);
-    uint64_t second = (uint64_t)seconds % S_SECONDS_OF_DAY;
-    at = s_put_date(at, (uint64_t)seconds / S_SECONDS_OF_DAY);
+    assert(seconds >= 0 && seconds <= INT64_MAX / 1000);
+    struct tm utc;
+    const time_t clock = (time_t)seconds;
+    gmtime_r(&clock, &utc);
+    const uint64_t year = (uint64_t)(utc.tm_year + S_YEAR_ZERO);
+    at = year < S_YEARS_PADDED ? dkt_text_padded(at, year, S_YEAR_DIGITS) : dkt_text_uint(at, year);
+    *at++ = '-';
+    at = s_put_pair(at, utc.tm_mon + 1);
+    *at++ = '-';
+    at = s_put_pair(at, utc.tm_mday);
     *at++ = 'T';
-    at = dkt_text_put(at, s_pairs + 2 * (second / 3600), 2);
+    at = s_put_pair(at, utc.tm_hour);
     *at++ = ':';
-    at = dkt_text_put(at, s_pairs + 2 * (second / 60 % 60), 2);
+    at = s_put_pair(at, utc.tm_min);
     *at++ = ':';
-    return dkt_text_put(at, s_pairs + 2 * (second % 60), 2);
+    return s_put_pair(at, utc.tm_sec);
 }

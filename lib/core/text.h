@@ -12,8 +12,8 @@
 
 #define DKT_TEXT_UINT_CHARS_MAX 20
 #define DKT_TEXT_HEX_CHARS_MAX  16
-/* "292277026596-12-04T15:30:07": the year has as many digits as it needs, four at least. */
-#define DKT_TEXT_UTC_CHARS_MAX 27
+/* "292278994-08-17T07:12:55": the year has as many digits as it needs, four at least. */
+#define DKT_TEXT_UTC_CHARS_MAX 24
 
 static inline char *dkt_text_put(char *at, const char *text, size_t len)
 {
@@ -29,7 +29,8 @@ char *dkt_text_uint(char *at, uint64_t value);
 char *dkt_text_hex(char *at, uint64_t value);
 /* `digits` of them, with zeros in front; value < 10 ^ digits. */
 char *dkt_text_padded(char *at, uint64_t value, unsigned digits);
-/* "2026-11-22T10:49:23" of seconds since 1970, UTC; seconds >= 0. */
+/* "2026-11-22T10:49:23" of seconds since 1970, UTC; 0 to INT64_MAX / 1000. A calendar's work: keep
+ * the text while the second is the same. */
 char *dkt_text_utc(char *at, int64_t seconds);
 
 #endif
