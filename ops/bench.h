@@ -114,7 +114,8 @@ double dkt_percentile_ms(const dkt_histogram_t *latency, uint32_t permyriad);
 typedef struct {
     int rounds;
     int64_t warm_up_ms, run_ms;
-    int in_flight;                /* of P1 and P2 */
+    int in_flight;                /* of P1 and P2, one tenant */
+    int some_in_flight;           /* of P1, of all of `some_tenants` together */
     int chain_in_flight;          /* of P3, on both sides */
     int wide_resolvers;           /* of a tenant that takes a whole round's tickets */
     int some_tenants;             /* the hundred of P1 */

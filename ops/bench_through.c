@@ -37,7 +37,7 @@ static bool s_many_tenants(dkt_suite_t *suite, dkt_stage_t *stage, dkt_relay_wat
     dkt_load_plan_t plan = {.mode = DKT_LOAD_CREATE,
                             .tenants = stage->many.list,
                             .tenant_count = suite->sizes.some_tenants,
-                            .in_flight = suite->sizes.in_flight};
+                            .in_flight = suite->sizes.some_in_flight};
     if (!dkt_stage_run(suite, stage, &plan, outcome)) {
         return false;
     }
@@ -121,7 +121,8 @@ bool dkt_bench_p1(dkt_suite_t *suite, dkt_outcome_t *outcome)
     if (ok) {
         dkt_outcome_figure(outcome, "/s", &one, "docket, one tenant, %d in flight",
                            suite->sizes.in_flight);
-        dkt_outcome_figure(outcome, "/s", &many, "docket, tenants: %d", suite->sizes.some_tenants);
+        dkt_outcome_figure(outcome, "/s", &many, "docket, %d tenants, %d in flight",
+                           suite->sizes.some_tenants, suite->sizes.some_in_flight);
     }
     ok = ok && s_half_rate(suite, stage, one_per_s, false, &watch, outcome) &&
          s_half_rate(suite, stage, many_per_s, true, &watch, outcome);
