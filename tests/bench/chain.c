@@ -211,10 +211,9 @@ static uint32_t s_publish(const dkt_relay_mail_t *mail)
     const dkt_view_t row = {.data = mail->row->bytes, .len = mail->row->len};
     bool good = dkt_event_count(row, counts);
     for (uint32_t i = 0; good && i < dkt_event_messages(counts); i++) {
-        good = dkt_event_count(row, counts);
         dkt_event_slice_t slice = dkt_event_slice(counts, i);
-        good = good && dkt_event_batch(&chain->env.id_keys, &mail->client, mail->row->seq, row,
-                                       &slice, &text);
+        good =
+            dkt_event_batch(&chain->env.id_keys, &mail->client, mail->row->seq, row, &slice, &text);
         dkt_event_subject(&mail->client, slice.type, subject);
         dkt_event_message_id(&mail->client, mail->row->seq, &slice, id);
         events += slice.count;
