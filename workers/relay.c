@@ -110,12 +110,9 @@ static void s_forget(dkt_relay_thread_t *self, s_tenant_t *tenant)
 
 static bool s_send(dkt_relay_thread_t *self, const s_tenant_t *tenant, const dkt_relay_send_t *send)
 {
-    uint32_t counts[DKT_EVENT_COUNT];
     char subject[DKT_EVENT_SUBJECT_BYTES_MAX], id[DKT_EVENT_ID_BYTES_MAX];
     const dkt_view_t row = {.data = send->row->bytes, .len = send->row->len};
-    bool sound = dkt_event_count(row, counts);
-    assert(sound); /* it was counted when it came */
-    dkt_event_slice_t slice = dkt_event_slice(counts, send->message);
+    dkt_event_slice_t slice = dkt_event_slice(send->row->counts, send->message);
     if (!dkt_event_batch(&self->env->id_keys, &tenant->client, send->row->seq, row, &slice,
                          &self->text)) {
         return false;
@@ -212,11 +209,10 @@ static void s_on_begin(dkt_relay_thread_t *self, dkt_mail_t *mail)
 /* From here on the row counts as the tenant's. */
 static void s_take_row(dkt_relay_thread_t *self, dkt_relay_row_t *row)
 {
-    uint32_t counts[DKT_EVENT_COUNT];
     atomic_fetch_sub(&self->env->relay_bytes, dkt_relay_row_bytes(row));
     uint32_t messages = 0;
-    if (dkt_event_count((dkt_view_t){.data = row->bytes, .len = row->len}, counts)) {
-        messages = dkt_event_messages(counts);
+    if (dkt_event_count((dkt_view_t){.data = row->bytes, .len = row->len}, row->counts)) {
+        messages = dkt_event_messages(row->counts);
     }
     if (messages > DKT_RELAY_MESSAGES_MAX || (messages == 0 && row->len > 0)) {
         dkt_log(DKT_LOG_ERROR, "journal row %llu cannot be read as events",

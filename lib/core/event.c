@@ -2,6 +2,7 @@
 #include "lib/core/event.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,7 +43,7 @@
 
 /* -- reading -- */
 
-static bool s_uint(dkt_mp_t *mp, uint64_t max, uint64_t *out)
+static bool s_any_uint(dkt_mp_t *mp, uint64_t max, uint64_t *out)
 {
     dkt_mp_token_t token;
     if (!dkt_mp_next(mp, &token) || token.kind != DKT_MP_UINT || token.number > max) {
@@ -50,6 +51,21 @@ static bool s_uint(dkt_mp_t *mp, uint64_t max, uint64_t *out)
     }
     *out = token.number;
     return true;
+}
+
+/* Most of an event are numbers: where nine bytes are left, one is a load, whatever its width. */
+static inline bool s_uint(dkt_mp_t *mp, uint64_t max, uint64_t *out)
+{
+    const uint8_t *at = mp->at;
+    uint64_t word;
+    if (dkt_mp_left(mp) <= sizeof word || *at < DKT_MP_UINT8 || *at > DKT_MP_UINT64) {
+        return s_any_uint(mp, max, out);
+    }
+    unsigned width = 1U << (*at - DKT_MP_UINT8);
+    memcpy(&word, at + 1, sizeof word);
+    *out = be64toh(word) >> (64 - 8 * width);
+    mp->at = at + 1 + width;
+    return *out <= max;
 }
 
 static bool s_begin(dkt_view_t row, dkt_mp_t *mp, uint32_t *count)
@@ -79,10 +95,15 @@ static bool s_next(dkt_mp_t *mp, dkt_event_t *event)
     event->minute = (uint32_t)minute;
     event->deadline_ms = (int64_t)deadline_ms;
     event->class_name = token.view;
-    if (!dkt_mp_next(mp, &token) || (token.kind != DKT_MP_STR && token.kind != DKT_MP_NIL)) {
+    event->traceparent = (dkt_view_t){.data = NULL};
+    if (mp->at < mp->end && *mp->at == DKT_MP_NIL_BYTE) {
+        mp->at++;
+        return true;
+    }
+    if (!dkt_mp_next(mp, &token) || token.kind != DKT_MP_STR) {
         return false;
     }
-    event->traceparent = token.kind == DKT_MP_STR ? token.view : (dkt_view_t){.data = NULL};
+    event->traceparent = token.view;
     return true;
 }
 
@@ -226,31 +247,39 @@ static char *s_put_string(char *at, dkt_view_t text)
     return at;
 }
 
+/* A number and its text, which is made again only when the number is another one. */
+typedef struct {
+    uint64_t value;
+    size_t len;
+    char text[DKT_TEXT_UINT_CHARS_MAX];
+} s_kept_t;
+
+static char *s_put_kept(char *at, s_kept_t *kept, uint64_t value)
+{
+    if (value != kept->value || kept->len == 0) {
+        kept->value = value;
+        kept->len = (size_t)(dkt_text_uint(kept->text, value) - kept->text);
+    }
+    return dkt_text_put(at, kept->text, kept->len);
+}
+
 /* What the events of one batch have in common, as text, and of the last one what the next one most
- * likely has as well: its second and its minute. */
+ * likely has as well. */
 typedef struct {
     const dkt_keyring_t *keys;
     const dkt_client_t *client;
-    size_t head_len, middle_len, time_len, slot_len;
+    size_t head_len, middle_len, time_len;
     int64_t second;
-    uint32_t minute;
+    s_kept_t slot, deadline;
     char head[S_HEAD_BYTES_MAX];     /* up to the event's own number */
     char middle[S_MIDDLE_BYTES_MAX]; /* from there to the ticket */
     char time[DKT_TEXT_UTC_CHARS_MAX];
-    char slot[DKT_TEXT_UINT_CHARS_MAX];
 } s_form_t;
 
 static void s_keep_second(s_form_t *form, int64_t second)
 {
     form->second = second;
     form->time_len = (size_t)(dkt_text_utc(form->time, second) - form->time);
-}
-
-static void s_keep_minute(s_form_t *form, uint32_t minute)
-{
-    form->minute = minute;
-    form->slot_len =
-        (size_t)(dkt_text_uint(form->slot, (uint64_t)minute * DKT_MINUTE_MS) - form->slot);
 }
 
 static void s_begin_form(s_form_t *form, const dkt_keyring_t *keys, const dkt_client_t *client,
@@ -269,7 +298,7 @@ static void s_begin_form(s_form_t *form, const dkt_keyring_t *keys, const dkt_cl
     at = DKT_TEXT_PUT(at, S_JSON_SUBJECT);
     form->middle_len = (size_t)(at - form->middle);
     s_keep_second(form, 0);
-    s_keep_minute(form, 0);
+    form->slot.len = form->deadline.len = 0;
 }
 
 /* `at` has room for it. */
@@ -278,9 +307,6 @@ static char *s_put_event(s_form_t *form, char *at, uint32_t index, const dkt_eve
     dkt_id_text_t ticket;
     if (event->at_ms / S_MS_PER_S != form->second) {
         s_keep_second(form, event->at_ms / S_MS_PER_S);
-    }
-    if (event->minute != form->minute) {
-        s_keep_minute(form, event->minute);
     }
     dkt_ticket_text(form->keys, form->client, event->number, &ticket);
     at = dkt_text_put(at, form->head, form->head_len);
@@ -299,9 +325,9 @@ static char *s_put_event(s_form_t *form, char *at, uint32_t index, const dkt_eve
     at = DKT_TEXT_PUT(at, S_JSON_DATA);
     at = s_put_string(at, event->class_name);
     at = DKT_TEXT_PUT(at, S_JSON_SLOT);
-    at = dkt_text_put(at, form->slot, form->slot_len);
+    at = s_put_kept(at, &form->slot, (uint64_t)event->minute * DKT_MINUTE_MS);
     at = DKT_TEXT_PUT(at, S_JSON_DUE);
-    at = dkt_text_uint(at, (uint64_t)event->deadline_ms);
+    at = s_put_kept(at, &form->deadline, (uint64_t)event->deadline_ms);
     return DKT_TEXT_PUT(at, S_JSON_END);
 }
 

@@ -43,6 +43,7 @@ typedef struct {
 #define DKT_MP_FIXSTR      0xa0
 #define DKT_MP_NIL_BYTE    0xc0
 #define DKT_MP_UINT8       0xcc
+#define DKT_MP_UINT64      0xcf
 #define DKT_MP_LEADS       0xc0
 #define DKT_MP_FIXSTR_MASK 0xe0
 #define DKT_MP_NEGFIX      0xe0

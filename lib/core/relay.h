@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/core/group.h"
 #include "lib/core/limits.h"
 #include "lib/core/store.h"
 
@@ -31,6 +32,7 @@ typedef struct {
     uint64_t todo; /* a bit per message without an acknowledgement */
     uint64_t sent; /* of them, those that are on their way */
     uint32_t messages;
+    uint32_t counts[DKT_EVENT_COUNT]; /* of its events, for whoever makes the messages */
     uint32_t len;
     uint8_t bytes[];
 } dkt_relay_row_t;

@@ -211,10 +211,9 @@ static uint32_t s_publish(const dkt_relay_mail_t *mail)
     const dkt_view_t row = {.data = mail->row->bytes, .len = mail->row->len};
     bool good = dkt_event_count(row, counts);
     for (uint32_t i = 0; good && i < dkt_event_messages(counts); i++) {
-        good = dkt_event_count(row, counts);
         dkt_event_slice_t slice = dkt_event_slice(counts, i);
-        good = good && dkt_event_batch(&chain->env.id_keys, &mail->client, mail->row->seq, row,
-                                       &slice, &text);
+        good =
+            dkt_event_batch(&chain->env.id_keys, &mail->client, mail->row->seq, row, &slice, &text);
         dkt_event_subject(&mail->client, slice.type, subject);
         dkt_event_message_id(&mail->client, mail->row->seq, &slice, id);
         events += slice.count;
@@ -273,8 +272,9 @@ static void s_make_env(void)
     dkt_env_t *env = &chain->env;
     env->node = "node-0";
     env->incarnation = (dkt_incarnation_t){{0xaa}};
-    env->id_keys.count = 1;
-    memset(env->id_keys.keys[0].key, 7, DKT_KEY_BYTES);
+    uint8_t id_key[DKT_KEY_BYTES];
+    memset(id_key, 7, sizeof id_key);
+    dkt_keyring_add(&env->id_keys, 0, id_key);
     env->token_public_count = 1;
     dkt_token_keys(1, seed, &env->token_key, &env->token_publics[0]);
     env->idle_ms = DKT_IDLE_PASSIVATE_MS;
