@@ -165,21 +165,15 @@ static bool s_read_text(const char *prefix, const char *text, uint32_t len, uint
            got == raw_len;
 }
 
-void dkt_keyring_add(dkt_keyring_t *ring, uint8_t kid, const uint8_t key[DKT_KEY_BYTES])
-{
-    assert(ring->count < DKT_KEYS_MAX);
-    ring->keys[ring->count++] = (dkt_id_key_t){.kid = kid, .key = dkt_tag_key(key)};
-}
-
-static void s_tag(const dkt_tag_key_t *key, const char *prefix, const uint8_t *raw, size_t len,
-                  uint8_t *tag, size_t tag_len)
+static void s_tag(const uint8_t key[DKT_KEY_BYTES], const char *prefix, const uint8_t *raw,
+                  size_t len, uint8_t *tag, size_t tag_len)
 {
     uint8_t message[S_PREFIX_CHARS + S_RAW_BYTES_MAX];
-    uint8_t full[DKT_TAG_BYTES];
+    uint8_t full[crypto_generichash_BYTES_MIN];
     assert(len <= S_RAW_BYTES_MAX && tag_len <= sizeof full);
     memcpy(message, prefix, S_PREFIX_CHARS);
     memcpy(message + S_PREFIX_CHARS, raw, len);
-    dkt_tag_make(key, message, S_PREFIX_CHARS + len, full);
+    crypto_generichash(full, sizeof full, message, S_PREFIX_CHARS + len, key, DKT_KEY_BYTES);
     memcpy(tag, full, tag_len);
 }
 
@@ -188,7 +182,7 @@ static void s_sign(const dkt_keyring_t *ring, const char *prefix, uint8_t *raw, 
 {
     assert(ring->count >= 1 && ring->count <= DKT_KEYS_MAX);
     raw[0] = ring->keys[0].kid;
-    s_tag(&ring->keys[0].key, prefix, raw, tag_at, raw + tag_at, tag_len);
+    s_tag(ring->keys[0].key, prefix, raw, tag_at, raw + tag_at, tag_len);
 }
 
 static bool s_verify(const dkt_keyring_t *ring, const char *prefix, const uint8_t *raw,
@@ -200,7 +194,7 @@ static bool s_verify(const dkt_keyring_t *ring, const char *prefix, const uint8_
             continue;
         }
         uint8_t tag[S_TAG_BYTES];
-        s_tag(&ring->keys[i].key, prefix, raw, tag_at, tag, tag_len);
+        s_tag(ring->keys[i].key, prefix, raw, tag_at, tag, tag_len);
         if (sodium_memcmp(tag, raw + tag_at, tag_len) == 0) {
             return true;
         }

@@ -23,9 +23,9 @@
 
 #include "lib/core/limits.h"
 #include "lib/core/status.h"
-#include "lib/core/tag.h"
 
 #define DKT_CLIENT_BYTES  12
+#define DKT_KEY_BYTES     32
 #define DKT_KEYS_MAX      8 /* keys in a ring: 7 rotations before the oldest ids must be gone */
 #define DKT_NONCE_DERIVED (UINT64_C(1) << 62)
 #define DKT_UUID_BYTES    16
@@ -45,7 +45,7 @@ typedef struct {
 
 typedef struct {
     uint8_t kid;
-    dkt_tag_key_t key;
+    uint8_t key[DKT_KEY_BYTES];
 } dkt_id_key_t;
 
 /* The first key is the newest: it signs. */
@@ -53,9 +53,6 @@ typedef struct {
     uint32_t count; /* 1 .. DKT_KEYS_MAX */
     dkt_id_key_t keys[DKT_KEYS_MAX];
 } dkt_keyring_t;
-
-/* Behind those that are there: it is older than they are. */
-void dkt_keyring_add(dkt_keyring_t *ring, uint8_t kid, const uint8_t key[DKT_KEY_BYTES]);
 
 typedef struct {
     dkt_client_t client;

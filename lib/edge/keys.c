@@ -337,9 +337,10 @@ dkt_status_t dkt_keys_ids(const char *folder, dkt_keyring_t *ring, dkt_err_t *er
     dkt_status_t status =
         s_read_kids(folder, "id.keys", UINT8_MAX, pairs, DKT_KEYS_MAX, &count, err);
     if (status == DKT_OK) {
-        ring->count = 0;
+        ring->count = count;
         for (uint32_t i = 0; i < count; i++) {
-            dkt_keyring_add(ring, (uint8_t)pairs[i].kid, pairs[i].public_key);
+            ring->keys[i].kid = (uint8_t)pairs[i].kid;
+            memcpy(ring->keys[i].key, pairs[i].public_key, DKT_KEY_BYTES);
         }
     }
     sodium_memzero(pairs, sizeof pairs);

@@ -272,9 +272,8 @@ static void s_make_env(void)
     dkt_env_t *env = &chain->env;
     env->node = "node-0";
     env->incarnation = (dkt_incarnation_t){{0xaa}};
-    uint8_t id_key[DKT_KEY_BYTES];
-    memset(id_key, 7, sizeof id_key);
-    dkt_keyring_add(&env->id_keys, 0, id_key);
+    env->id_keys.count = 1;
+    memset(env->id_keys.keys[0].key, 7, DKT_KEY_BYTES);
     env->token_public_count = 1;
     dkt_token_keys(1, seed, &env->token_key, &env->token_publics[0]);
     env->idle_ms = DKT_IDLE_PASSIVATE_MS;

@@ -362,9 +362,8 @@ static world_t *s_world_new(const sim_options_t *options)
     self->heap = calloc(EVENTS_MAX, sizeof *self->heap);
     self->ops = calloc(SIM_OPS_MAX, sizeof *self->ops);
     assert(self->heap && self->ops);
-    uint8_t id_key[DKT_KEY_BYTES];
-    memset(id_key, 7, sizeof id_key);
-    dkt_keyring_add(&self->ring, 0, id_key);
+    self->ring.count = 1;
+    memset(self->ring.keys[0].key, 7, sizeof self->ring.keys[0].key);
     const uint8_t random[7] = {1, 2, 3, 4, 5, 6, 7};
     self->client = dkt_client_make(&self->ring, random);
     self->table = (dkt_table_version_t){.epoch = 1, .version = 1};

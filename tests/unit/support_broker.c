@@ -37,8 +37,7 @@ static void s_make_tenant(fleet_t *fleet)
 {
     static const uint8_t seed[DKT_TOKEN_SEED_BYTES] = {3}, random[7] = {1, 2, 3};
     dkt_id_text_t text;
-    fleet->ring.count = 0;
-    dkt_keyring_add(&fleet->ring, 1, (const uint8_t[DKT_KEY_BYTES]){0});
+    fleet->ring = (dkt_keyring_t){.count = 1, .keys = {{.kid = 1}}};
     dkt_token_keys(1, seed, &fleet->token_secret, &fleet->token_public);
     fleet->client = dkt_client_make(&fleet->ring, random);
     dkt_client_text(&fleet->client, &text);

@@ -97,7 +97,8 @@ static void s_log(void *ctx, dkt_log_level_t level, const char *text)
 static void s_make_tenants(rig_t *rig)
 {
     static const uint8_t seed[DKT_TOKEN_SEED_BYTES] = {7};
-    dkt_keyring_add(&rig->ring, 1, (const uint8_t[DKT_KEY_BYTES]){0});
+    rig->ring.count = 1;
+    rig->ring.keys[0].kid = 1;
     dkt_token_keys(1, seed, &rig->secret, &rig->public_key);
     for (uint8_t i = 0; i < 2; i++) {
         uint8_t random[7] = {(uint8_t)(i + 1), 2, 3};

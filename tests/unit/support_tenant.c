@@ -98,9 +98,8 @@ static bench_t *s_new(uint16_t resolvers, const dkt_age_config_t *age, bool rehe
     bench->origin = DKT_AUDIENCE_INTERNAL;
     bench->budget_ms = DKT_BUDGET_DEFAULT_MS;
     bench->token_ttl_ms = FAR_MS;
-    uint8_t id_key[DKT_KEY_BYTES];
-    memset(id_key, 7, sizeof id_key);
-    dkt_keyring_add(&bench->ring, 0, id_key);
+    bench->ring.count = 1;
+    memset(bench->ring.keys[0].key, 7, DKT_KEY_BYTES);
     const uint8_t random[7] = {1, 2, 3, 4, 5, 6, 7};
     bench->client = dkt_client_make(&bench->ring, random);
     dkt_settings_default(&bench->settings, resolvers);

@@ -21,7 +21,7 @@
 #define T_MINUTE   29922410u
 #define T_DEADLINE (T_AT_MS + 7200000)
 
-static dkt_keyring_t s_keys;
+static dkt_keyring_t s_keys = {.count = 1, .keys = {{.kid = 1, .key = {7}}}};
 
 static dkt_client_t s_client(void)
 {
@@ -335,8 +335,6 @@ static void test_event_subject_and_message_id(void **state)
 
 int main(void)
 {
-    const uint8_t key[DKT_KEY_BYTES] = {7};
-    dkt_keyring_add(&s_keys, 1, key);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_event_batch_says_what_was_journaled),
         cmocka_unit_test(test_event_large_row_is_split),

@@ -13,12 +13,9 @@ static const char s_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 
 static dkt_keyring_t s_ring(void)
 {
-    uint8_t newer[DKT_KEY_BYTES], older[DKT_KEY_BYTES];
-    dkt_keyring_t ring = {.count = 0};
-    memset(newer, 0x11, sizeof newer);
-    memset(older, 0x22, sizeof older);
-    dkt_keyring_add(&ring, 7, newer);
-    dkt_keyring_add(&ring, 3, older);
+    dkt_keyring_t ring = {.count = 2, .keys = {{.kid = 7}, {.kid = 3}}};
+    memset(ring.keys[0].key, 0x11, DKT_KEY_BYTES);
+    memset(ring.keys[1].key, 0x22, DKT_KEY_BYTES);
     return ring;
 }
 
