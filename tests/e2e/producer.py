@@ -51,6 +51,8 @@ class Tenant:
     def __init__(self, producer, resolvers=4):
         made = producer.call(
             "create_account",
+            bound_s=40,
+            budget_ms=30000,  # the first databases of a fleet are made meanwhile
             request_id=uuid.uuid4().bytes,
             name="Acme",
             email=f"{uuid.uuid4().hex}@example.com",
@@ -59,7 +61,8 @@ class Tenant:
         )
         self.client = made["client_id"]
         self.database = None
-        self.token = producer.call("login", client_id=self.client, password=PASSWORD)["token"]
+        self.token = producer.call("login", bound_s=40, budget_ms=30000, client_id=self.client,
+                                   password=PASSWORD)["token"]
         self.created, self.cancelled = set(), set()
 
 
