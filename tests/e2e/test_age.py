@@ -210,6 +210,7 @@ def test_age_a_sleeping_tenant_is_looked_into_and_sleeps_on(stage):
     epoch = company.one("select epoch from owner")
     assert company.one("select request_id is null from tickets where id = 700")
     restart_workers(fleet)
+    calm(5)  # its dispatch would be a row of the journal, too
     assert ticket_number(company.create()["ticket_id"]) == 701
     assert company.one("select max(seq) from journal") == 701
     assert company.one("select epoch from owner") > epoch
