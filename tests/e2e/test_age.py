@@ -252,7 +252,7 @@ def test_age_what_was_not_published_stays(stage):
         cursor.execute("update relay set acked_seq = 100")
 
     def rows():
-        inside.call("availability", client_id=company.client_id)  # awake, for its relay
+        company.call("availability")  # awake, for its relay
         return company.one("select count(*) from journal")
 
     wait_until(lambda: rows() and company.one("select count(*) from tickets") == 1, 20, 0.1)
