@@ -3,8 +3,10 @@
 
 import fcntl
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 
+PORTS = range(20000, 32000, 20)  # bases of fleets: below the ephemeral ports
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 DOCKET = os.environ.get("DOCKET", os.path.join(ROOT, "build", "bin", "docket"))
 START_S = 90
@@ -35,6 +38,35 @@ def wait_until(what, bound_s=10.0, every_s=0.02):
         time.sleep(every_s)
 
 
+def port_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def choose_port():
+    """A base whose ports are free, and never the same again in this test run: fleets of its other
+    processes start at the same time and have bases of their own, and one that is down for a moment
+    finds its ports again."""
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = [base for base in PORTS[share::shares] if base not in choose_port.given]
+    random.shuffle(mine)
+    for base in mine:
+        if all(port_free(port) for port in range(base, base + 17)):
+            choose_port.given.add(base)
+            return base
+    raise AssertionError("no free ports")
+
+
+choose_port.given = set()
+
+
 def alive(pid):
     """Does the process live? One that ended and waits for its parent does not."""
     try:
@@ -45,14 +77,16 @@ def alive(pid):
 
 
 class Fleet:
-    """Use as a context manager, or call start() and close()."""
+    """Use as a context manager, or call start() and close(). Without a port it gets one of this
+    test run's; with port 0 docket chooses."""
 
     started = weakref.WeakSet()  # whose logs a failed test shows
 
-    def __init__(self, folder, data=None, port=0, brokers=1, workers=2, args=(), env=None):
+    def __init__(self, folder, data=None, port=None, brokers=1, workers=2, args=(), env=None):
         """Files of the test go to `folder`; `data` None lets `docket up` make a temporary one."""
         self.folder = str(folder)
         self.data = str(data) if data else None
+        port = choose_port() if port is None else port
         self.port, self.brokers, self.workers = port, brokers, workers
         self.args, self.env = list(args), dict(env or {})
         self.process = None

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 SODIUM = ctypes.CDLL("libsodium.so.23")
 USER_PREFIX = 20 << 3
 READ_BYTES = 65536
+ASK_S = 10  # for an answer that must come, on a machine that has other things to do
 
 Message = namedtuple("Message", "subject reply headers data")
 
@@ -133,8 +134,11 @@ class Nats:
         while one := self.next(until - time.monotonic()):
             yield one
 
-    def ask(self, subject, params=None, bound_s=1.0, answers=100):
-        """The answers that come in time, at most so many."""
+    def ask(self, subject, params=None, bound_s=None, answers=None, more_s=0.0):
+        """So many answers; or, without a number, all that come in time. `more_s`: and what else
+        comes for so long after them."""
+        if bound_s is None:
+            bound_s = ASK_S if answers else 1.0
         inbox = f"_INBOX.{uuid.uuid4().hex}"
         self.subscribe(inbox)
         data = params if isinstance(params, bytes) else json.dumps(params).encode()
@@ -145,4 +149,4 @@ class Nats:
                 got.append(one)
                 if len(got) == answers:
                     break
-        return got
+        return got + [one for one in self.messages(more_s) if one.subject == inbox]

@@ -47,10 +47,28 @@ class Producer:
         return answers[0][1]
 
 
+    def patient(self, method, bound_s=30, **params):
+        """The same; what may be tried again is."""
+        end = time.monotonic() + bound_s
+        while True:
+            answers = []
+            self.submit(method, params, lambda *answer: answers.append(answer))
+            while not answers:
+                assert time.monotonic() < end, f"{method} was not answered"
+                self.poll(100)
+            error, result = answers[0]
+            if error is None:
+                return result
+            assert "retry_after_ms" in error and time.monotonic() < end, error
+            time.sleep(error["retry_after_ms"] / 1000)
+
+
 class Tenant:
     def __init__(self, producer, resolvers=4):
         made = producer.call(
             "create_account",
+            bound_s=40,
+            budget_ms=30000,  # the first databases of a fleet are made meanwhile
             request_id=uuid.uuid4().bytes,
             name="Acme",
             email=f"{uuid.uuid4().hex}@example.com",
@@ -59,7 +77,8 @@ class Tenant:
         )
         self.client = made["client_id"]
         self.database = None
-        self.token = producer.call("login", client_id=self.client, password=PASSWORD)["token"]
+        self.token = producer.call("login", bound_s=40, budget_ms=30000, client_id=self.client,
+                                   password=PASSWORD)["token"]
         self.created, self.cancelled = set(), set()
 
 

@@ -210,6 +210,7 @@ def test_age_a_sleeping_tenant_is_looked_into_and_sleeps_on(stage):
     epoch = company.one("select epoch from owner")
     assert company.one("select request_id is null from tickets where id = 700")
     restart_workers(fleet)
+    calm(5)  # its dispatch would be a row of the journal, too
     assert ticket_number(company.create()["ticket_id"]) == 701
     assert company.one("select max(seq) from journal") == 701
     assert company.one("select epoch from owner") > epoch
@@ -251,7 +252,7 @@ def test_age_what_was_not_published_stays(stage):
         cursor.execute("update relay set acked_seq = 100")
 
     def rows():
-        inside.call("availability", client_id=company.client_id)  # awake, for its relay
+        company.call("availability")  # awake, for its relay
         return company.one("select count(*) from journal")
 
     wait_until(lambda: rows() and company.one("select count(*) from tickets") == 1, 20, 0.1)

@@ -57,7 +57,7 @@ def test_validate_eta_takes_a_slot_that_outlives_the_hold(desk, hold_ms):
     result = desk.validate(hold_ms=hold_ms)
     wanted = next_minute_ms(before + hold_ms + 2000 - 1)
     assert result["slot_start_ms"] == wanted or wanted != next_minute_ms(now_ms() + hold_ms + 1999)
-    assert abs(result["hold_expires_ms"] - (before + hold_ms)) < 1500
+    assert before - 1000 <= result["hold_expires_ms"] - hold_ms <= now_ms() + 1000
 
 
 def test_validate_eta_holds_exclude_each_other_and_tickets(desk):

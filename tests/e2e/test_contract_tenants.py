@@ -165,7 +165,7 @@ def test_set_tenant_classes_are_data(tenant, settings):
         tenant.create("gold")
     before = now_ms()
     day = tenant.create("day")
-    assert abs(day["deadline_ms"] - before - 1440 * 60000) < 2000
+    assert before - 1000 <= day["deadline_ms"] - 1440 * 60000 <= now_ms() + 1000
     assert len([one for one in tenant.create_many(40, "platinum")
                 if one["status"] == "created"]) in (27, 28, 29)
     # Open tickets keep their class name and deadline.
@@ -257,6 +257,7 @@ def test_set_tenant_rebooking_off_and_on(tenant, settings):
 
 
 def test_suspended_refuses_what_makes_promises_and_nothing_else(tenant, internal, settings):
+    calm()
     request_id = new_id()
     made = [tenant.create() for _ in range(2)]
     replayed = tenant.create(request_id=request_id)
@@ -302,7 +303,7 @@ def test_suspended_with_other_settings_in_one_call(tenant, internal, settings):
     with refused("suspended"):
         tenant.create()
     assert settings(suspended=False, resolvers=3, rebooking=False) == {"status": "ok"}
-    calm(3)
+    calm()
     assert tenant.call("availability")["classes"]["gold"]["free"] == 3 * 119
 
 

@@ -247,6 +247,7 @@ def library(fleet):
     from client import Tenant
 
     one = Tenant(fleet, resolvers=4)
+    calm()  # each is cancelled or resolved before a minute comes
     one.made = one.create_many(40, "bronze", payload=b"p" * 100, subject="s")
     one.made.sort(key=lambda made: ticket_number(made["ticket_id"]))
     for at, made in enumerate(one.made):
@@ -402,6 +403,7 @@ def test_cancel_and_create_in_one_message(tenant):
 
 def test_create_and_cancel_pipelined_on_one_connection(tenant):
     """A cancel may follow the very answer, while a next group is already under way."""
+    calm()
     made = tenant.create_many(50, "bronze")
     answers = tenant.client.ask_all(
         [(method, {"token": tenant.token, "ticket_id": one["ticket_id"]})

@@ -18,6 +18,7 @@ from nats_socket import Nats
 from producer import Load, Producer, Tenant
 
 TENANTS = 8
+NODES = ["broker-0", "worker-0", "worker-1"]
 ROLES = ["docket-broker", "docket-directory", "docket-worker"]
 NAME = re.compile(r"^[A-Za-z0-9_-]+$")
 SCHEMAS = os.path.join(ROOT, "schemas", "nats")
@@ -76,13 +77,16 @@ def command(nats, verb, params=None):
     return answer
 
 
-def stats(nats, bound_s=1.3):
-    """The newest of what every process tells: {node: figures}."""
-    nats.subscribe("docket.stats.>")
+def stats(fleet, bound_s=10):
+    """What every process tells next, from now on: {node: figures}. Each tells once a second, on a
+    busy machine sometimes later; who has not told within the bound is not in it."""
     told = {}
-    for one in nats.messages(bound_s):
-        if one.subject.startswith("docket.stats."):
+    with Nats(fleet) as nats:
+        nats.subscribe("docket.stats.>")
+        for one in nats.messages(bound_s):
             told[one.subject.split(".")[3]] = json.loads(one.data)
+            if sorted(told) == NODES:
+                break
     return told
 
 
@@ -155,7 +159,7 @@ def test_ops_the_leader_answers_wrong_requests(stage, nats):
         ({"node": "broker-0"}, "404"),
     ]
     for params, code in rows:
-        got = nats.ask("docket.admin.pause", params=params, bound_s=0.3)
+        got = nats.ask("docket.admin.pause", params=params, answers=1, more_s=0.3)
         assert [one.headers["Nats-Service-Error-Code"] for one in got] == [code], params
         assert got[0].headers["Nats-Service-Error"] == json.loads(got[0].data)["error"]
         check("admin", json.loads(got[0].data), "error")
@@ -170,20 +174,24 @@ def test_ops_the_leader_answers_wrong_requests(stage, nats):
 
 def test_ops_statistics_move_under_load(stage, nats, load):
     nats.subscribe("docket.stats.>")
-    first, last, seconds = {}, {}, Counter()
+    first, last, seconds, answered = {}, {}, Counter(), 0
     begun = time.monotonic()
-    for one in nats.messages(4):
+    for one in nats.messages(15):
         node = one.subject.split(".")[3]
-        if node not in first:
-            first[node] = json.loads(one.data)
-            assert time.monotonic() - begun < 3
         last[node] = json.loads(one.data)
+        if node not in first:
+            first[node] = last[node]
+        elif node == "broker-0":
+            answered += last[node]["metrics"]["docket_request_duration_seconds"]["count"]
         seconds[node] += 1
+        if sorted(last) == NODES and min(seconds.values()) >= 4:
+            break
+    elapsed_s = time.monotonic() - begun
     load.stop()
-    assert sorted(last) == ["broker-0", "worker-0", "worker-1"]
+    assert sorted(last) == NODES and min(seconds.values()) >= 4
     for one in last.values():
         check(f"stats-{one['role']}", one)
-    assert all(2 <= count <= 5 for count in seconds.values())
+    assert max(seconds.values()) <= elapsed_s + 2  # once a second; the first may have been late
     broker, metrics = last["broker-0"], last["broker-0"]["metrics"]
     assert broker["role"] == "broker" and broker["table"]["version"] > 0
     created = metrics["docket_requests_total"]["create_ticket"]
@@ -191,7 +199,7 @@ def test_ops_statistics_move_under_load(stage, nats, load):
     assert created["ok"] > before.get("create_ticket", {}).get("ok", 0)
     latency = metrics["docket_request_duration_seconds"]
     assert 0 < latency["p50"] <= latency["p99"] <= latency["p999"] <= latency["max"] < 10
-    assert 50 < latency["count"] < 10 * load.requests
+    assert 50 < answered < 10 * load.requests
     workers = [last["worker-0"], last["worker-1"]]
     assert [one["leader"] for one in workers].count(True) == 1
     assert all(one["metrics"]["docket_ctx_lag"] == 0 for one in last.values())
@@ -204,12 +212,13 @@ def test_ops_statistics_move_under_load(stage, nats, load):
     assert all(one["metrics"]["docket_relay_lag_seconds"] < 5 for one in workers)
 
 
-def test_ops_broker_and_workers_count_the_same(stage, nats):
+def test_ops_broker_and_workers_count_the_same(stage):
     """Once nothing is on its way, every request that a broker passed on is in a worker's count."""
+    fleet, _ = stage
     methods = ("create_ticket", "cancel_ticket", "login", "create_account")
 
     def same():
-        told = stats(nats)
+        told = stats(fleet)
         totals = [
             sum((Counter(one["metrics"]["docket_requests_total"].get(method, {}))
                  for one in told.values() if one["role"] == role), Counter())
@@ -218,37 +227,42 @@ def test_ops_broker_and_workers_count_the_same(stage, nats):
         half = len(methods)
         return len(told) == 3 and totals[:half] == totals[half:] and totals[0]["ok"] > 0
 
-    wait_until(same, 8, 0)
+    wait_until(same, 20, 0)
 
 
-def test_ops_holds_are_counted(stage, nats):
+def test_ops_holds_are_counted(stage):
     from client import Client
 
     fleet, tenants = stage
-    before = sum(one["metrics"]["docket_holds"] for one in stats(nats).values() if "share" in one)
+
+    def holds():
+        return [one["metrics"]["docket_holds"] for one in stats(fleet).values() if "share" in one]
+
+    before = holds()
     with Client(fleet.internal, keys=fleet.keys) as internal:
         for _ in range(3):
             held = internal.call("validate_eta", client_id=tenants[0].client, ticket_type="bronze")
             assert held["status"] == "ok" or held["slot_id"]
-    after = sum(one["metrics"]["docket_holds"] for one in stats(nats).values() if "share" in one)
-    assert after == before + 3
+    after = holds()
+    assert len(before) == len(after) == 2 and sum(after) == sum(before) + 3
 
 
-def test_ops_a_lost_owner_is_counted(stage, nats):
+def test_ops_a_lost_owner_is_counted(stage):
     fleet, tenants = stage
 
     def lost():
-        told = [one["metrics"] for one in stats(nats).values() if one["role"] == "worker"]
+        told = [one["metrics"] for one in stats(fleet).values() if one["role"] == "worker"]
         return sum(one["docket_owner_lost_total"] for one in told), len(told)
 
-    before, _ = lost()
+    before, count = lost()
+    assert count == 2
     ended = fleet.sql(
         "select pg_terminate_backend (pid) from pg_stat_activity a join tenants t"
         " on t.database = a.datname where t.client_id = %s and application_name like 'docket/%%'",
         (tenants[0].client,),
     )
     assert ended == [(True,)]
-    wait_until(lambda: lost() == (before + 1, 2), 8, 0)
+    wait_until(lambda: lost() == (before + 1, 2), 20, 0)
 
 
 # -- refusals ------------------------------------------------------------------------------------
@@ -284,20 +298,15 @@ def ask_many(producer, tenant, count):
 def test_ops_refusals_are_told(stage, nats, full):
     producer = Producer(stage[0].public)
     nats.subscribe("docket.refused.*")
-    refused, times, told = [], [], []
+    refused = []
     begun = time.monotonic()
-    while time.monotonic() - begun < 3:
+    while time.monotonic() - begun < 3 or len(refused) <= 200:
         refused += ask_many(producer, full, 16)
-        if message := nats.next(0.001):
-            told.append(message)
-            times.append(time.monotonic())
-    for message in nats.messages(0.5):
-        told.append(message)
-        times.append(time.monotonic())
+        assert time.monotonic() - begun < 30
+    seconds = time.monotonic() - begun  # all were refused in it, so all were told of in it
+    told = list(nats.messages(0.5))
     producer.close()
-    assert len(refused) > 200
-    # Ten in a second of the worker's; a busy machine may hand them over late, never early.
-    assert 10 <= len(told) <= 10 * (times[-1] - times[0] + 1)
+    assert 10 <= len(told) <= 10 * (int(seconds) + 1)  # ten in any second
     for message in told:
         one = json.loads(message.data)
         check("refused", one)
@@ -306,31 +315,39 @@ def test_ops_refusals_are_told(stage, nats, full):
         assert one["ticket_type"] == "bronze"
         assert one["reason"] in {answer["reason"] for answer in refused}
         assert one["earliest_ms"] is None or one["earliest_ms"] > 1_600_000_000_000
-    figures = [one["metrics"] for one in stats(nats).values() if one["role"] == "worker"]
+    figures = [one["metrics"] for one in stats(stage[0]).values() if one["role"] == "worker"]
+    assert len(figures) == 2
     assert sum(one["docket_refused_total"] for one in figures) >= len(refused)
     assert sum(one["docket_refused_told_total"] for one in figures) >= len(told)
-    print(f"{len(refused)} refusals, {len(told)} told in {times[-1] - times[0]:.1f} s")
+    print(f"{len(refused)} refusals, {len(told)} told in {seconds:.1f} s")
 
 
 # -- commands ------------------------------------------------------------------------------------
 
 
-def tenants_of(nats):
-    """{node: (share, tenants)}"""
-    told = stats(nats, 1.2)
-    return {node: (one["share"], one["tenants"]) for node, one in told.items() if "share" in one}
+def tenants_of(fleet):
+    """{node: (share, tenants)}; ("", 0) of one that tells nothing, because it starts again."""
+    told = stats(fleet, 3)
+    return {node: (told[node]["share"], told[node]["tenants"]) if node in told else ("", 0)
+            for node in NODES[1:]}
+
+
+def all_active(fleet):
+    """The same, once all tenants of the load are active and none comes or goes any more."""
+    before, now = tenants_of(fleet), tenants_of(fleet)
+    return now if before == now and sum(count for _, count in now.values()) >= TENANTS else None
 
 
 def test_ops_pause_and_resume(stage, nats, load):
     fleet, _ = stage
-    had = wait_until(lambda: tenants_of(nats).get("worker-0", ("", 0))[1], 5, 0)
+    had = wait_until(lambda: all_active(fleet), 20, 0)["worker-0"][1]
     watcher = Nats(fleet).subscribe("docket.stats.worker.*")
     told = command(nats, "pause", {"node": "worker-0"})
     assert told["node"] == "worker-0" and told["share"] == "paused"
-    wait_until(lambda: tenants_of(nats).get("worker-0") == ("paused", 0), 20, 0)
-    wait_until(lambda: tenants_of(nats)["worker-1"][1] >= TENANTS, 20, 0)
+    wait_until(lambda: tenants_of(fleet)["worker-0"] == ("paused", 0), 20, 0)
+    wait_until(lambda: tenants_of(fleet)["worker-1"][1] >= TENANTS, 20, 0)
     assert command(nats, "resume", {"node": "worker-0"})["share"] == "serving"
-    wait_until(lambda: tenants_of(nats)["worker-0"][1] > 0, 20, 0)
+    wait_until(lambda: tenants_of(fleet)["worker-0"][1] > 0, 20, 0)
     load.stop()
     assert not load.failed and load.requests > 100
     seen = [json.loads(one.data) for one in watcher.messages(0.2)]
@@ -348,7 +365,7 @@ def test_ops_drain_under_load(stage, nats, load):
     time.sleep(0.5)
     assert command(nats, "drain", {"node": "worker-1"})["share"] == "draining"
     fleet.restarted("worker-1", pid)  # docket up restarts whatever ends
-    wait_until(lambda: tenants_of(nats).get("worker-1", ("", 0))[1] > 0, 20, 0)
+    wait_until(lambda: tenants_of(fleet)["worker-1"][1] > 0, 20, 0)
     load.stop()
     assert not load.failed and load.requests > 100
     rows = fleet.sql("select action from audit where actor = 'operator' order by seq desc limit 1")
@@ -402,10 +419,11 @@ def test_ops_the_table(stage, nats):
 
     def settled():
         table = command(nats, "table")
-        return {one["incarnation"]: one["vshards"] for one in table["members"]}
+        shares = {one["incarnation"]: one["vshards"] for one in table["members"]}
+        assert sum(shares.values()) == 4096
+        return shares.keys() == alive and min(shares.values()) >= 2000
 
-    shares = wait_until(lambda: (got := settled()).keys() == alive and got, 10)
-    assert sum(shares.values()) == 4096 and min(shares.values()) >= 2000
+    wait_until(settled, 20)
 
 
 # -- NATS is away --------------------------------------------------------------------------------
@@ -417,16 +435,17 @@ def test_ops_without_nats_nothing_waits(stage, full):
 
     def counted():
         try:
-            with Nats(fleet) as client:
-                told = [one for one in stats(client).values() if one["role"] == "worker"]
-        except OSError:
-            return None
+            told = [one for one in stats(fleet).values() if one["role"] == "worker"]
+        except (OSError, AssertionError):
+            return None  # NATS is not there yet
         dropped = sum(one["metrics"]["docket_refused_dropped_total"] for one in told)
         return dropped + 1 if len(told) == 2 else None  # 0 would not end the waiting
 
-    before, slowest_s = counted(), 0
+    before, slowest_s = wait_until(counted, 20), 0
     conf = os.path.join(fleet.data_folder, "nats.conf")
     producer = Producer(fleet.public)
+    # The minutes that came since it was full have ended a ticket each.
+    wait_until(lambda: len(ask_many(producer, full, 16)) == 16)
     os.rename(conf, conf + ".away")
     pid = fleet.kill("nats-0", signal.SIGSTOP)
     begun = time.monotonic()
@@ -458,16 +477,20 @@ def top(fleet, *options):
 
 def test_ops_top(stage, load):
     fleet, _ = stage
-    done = top(fleet, "--once", "--json")
-    assert done.returncode == 0
-    told = {one["node"]: one for one in json.loads(done.stdout)}
-    assert sorted(told) == ["broker-0", "worker-0", "worker-1"]
-    done = top(fleet, "--once")
-    assert done.returncode == 0
-    print(done.stdout)
-    for word in ("broker-0", "worker-0", "worker-1", "leader", "p99"):
-        assert word in done.stdout
-    rates = re.findall(r"^broker-0\s+([\d.]+)", done.stdout, re.MULTILINE)
+
+    def once(*options):
+        """It looks for little more than a second: who tells late is not in it."""
+        done = top(fleet, "--once", *options)
+        assert done.returncode == 0
+        return done.stdout if all(node in done.stdout for node in NODES) else None
+
+    told = json.loads(wait_until(lambda: once("--json"), 20, 0))
+    assert sorted(one["node"] for one in told) == NODES
+    shown = wait_until(once, 20, 0)
+    print(shown)
+    for word in ("leader", "p99"):
+        assert word in shown
+    rates = re.findall(r"^broker-0\s+([\d.]+)", shown, re.MULTILINE)
     assert len(rates) == 1 and float(rates[0]) > 0
     assert top(fleet, "--help").returncode == 0
     assert top(fleet, "--rubbish").returncode == 2

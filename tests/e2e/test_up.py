@@ -164,13 +164,18 @@ def contents(folder):
 
 
 def test_up_finds_its_data_again_on_another_port(new_fleet):
-    fleet = new_fleet().start()
+    """One that it chooses, while somebody else has the old one."""
+    fleet = new_fleet(port=0).start()
     keep_a_row(fleet)
     keys, first = contents(fleet.keys), fleet.port
     fleet.stop()
     assert fleet.pids() == {}
     fleet.port = 0
-    fleet.start()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        fleet.start()
     assert fleet.port != first
     assert kept_rows(fleet) == [(42,)]
     assert contents(fleet.keys) == keys
