@@ -79,6 +79,7 @@ static json_t *s_counts(const dkt_router_counts_t *counts)
         {"link_malformed", counts->link_malformed},
         {"token_verified", counts->token_verified},
         {"waiting", counts->waiting},
+        {"held", counts->held},
         {"unread", counts->unread},
         {"pending_bytes", counts->pending_bytes},
         {"unread_bytes", counts->unread_bytes},
