@@ -69,7 +69,9 @@ typedef struct {
     int lock_fd;    /* DIR/lock, held by us and by every child */
     int program_fd; /* our own binary */
     int signal_fd;
-    int guard_fd; /* the guard reads its other end */
+    int guard_fd;                      /* the guard reads its other end */
+    int claim_fds[DKT_UP_BROKERS_MAX]; /* names that say whose the ports are */
+    int claim_count;
     pid_t guard_pid;
     int stop_signal; /* what asked us to stop; 0: nothing yet */
     bool started;    /* all were ready: from here on deaths are mended */
@@ -98,6 +100,9 @@ DKT_CHECKED dkt_status_t dkt_up_folder_open(dkt_up_t *up, dkt_err_t *err);
 DKT_CHECKED dkt_status_t dkt_up_ports_choose(dkt_up_t *up, dkt_err_t *err);
 /* Could a server listen there, on the loopback address? */
 bool dkt_up_port_free(int port);
+
+/* For a process that is no fleet: it was made by one and may outlive it. */
+void dkt_up_ports_release(dkt_up_t *up);
 /* Writes a file of the folder as a whole, owned by the children's user. */
 DKT_CHECKED dkt_status_t dkt_up_file_write(const dkt_up_t *up, const char *name, const char *text,
                                            dkt_err_t *err);

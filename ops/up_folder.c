@@ -21,6 +21,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sodium.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -382,10 +384,40 @@ static int s_port_taken(const dkt_up_t *up, int base, const char **what)
     return 0;
 }
 
+void dkt_up_ports_release(dkt_up_t *up)
+{
+    while (up->claim_count > 0) {
+        close(up->claim_fds[--up->claim_count]);
+    }
+}
+
+/* Ports are bound a second or two after they were found free, and another fleet may be looking for
+ * some just then. So each base has a name that one process can have. It lives where ports live, in
+ * the network's namespace, and ends with its process. */
+static bool s_ports_claim(dkt_up_t *up, int base)
+{
+    for (int i = 0; i < up->options.brokers; i++) {
+        struct sockaddr_un name = {.sun_family = AF_UNIX};
+        int len =
+            snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "docket-port-%d", base + 10 * i);
+        socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (fd >= 0) {
+            up->claim_fds[up->claim_count++] = fd;
+        }
+        if (fd < 0 || bind(fd, (const struct sockaddr *)&name, size) != 0) {
+            dkt_up_ports_release(up);
+            return false;
+        }
+    }
+    return true;
+}
+
 dkt_status_t dkt_up_ports_choose(dkt_up_t *up, dkt_err_t *err)
 {
     const char *what = "";
     if (up->options.port > 0) {
+        (void)s_ports_claim(up, up->options.port); /* who named it, gets it if it is free */
         int taken = s_port_taken(up, up->options.port, &what);
         if (taken == 0) {
             return DKT_OK;
@@ -397,10 +429,14 @@ dkt_status_t dkt_up_ports_choose(dkt_up_t *up, dkt_err_t *err)
     }
     for (int i = 0; i < S_PORT_TRIES_MAX; i++) {
         int base = S_PORT_LOWEST + (int)randombytes_uniform(S_PORT_RANGE / 10) * 10;
+        if (!s_ports_claim(up, base)) {
+            continue;
+        }
         if (s_port_taken(up, base, &what) == 0) {
             up->options.port = base;
             return DKT_OK;
         }
+        dkt_up_ports_release(up);
     }
     return dkt_fail(err, DKT_CONFLICT, "port", "no free ports found; choose --port N");
 }

@@ -76,6 +76,7 @@ dkt_status_t dkt_up_guard_start(dkt_up_t *up, dkt_err_t *err)
         }
         close(ends[1]);
         close(up->lock_fd);
+        dkt_up_ports_release(up);
         s_guard(up, ends[0]);
         _exit(0);
     }

@@ -339,14 +339,14 @@ def test_quota_of_login_is_per_source_and_spares_the_rest(fleet, roomy):
     with Client(fleet.public, source=source) as limited, Client(
         fleet.public, source=own_source()
     ) as neighbour:
-        wrong = {"client_id": roomy.client_id, "password": "wrong password"}
+        wrong = {"client_id": roomy.client_id, "password": "wrong password", "budget_ms": 30000}
         begin = time.monotonic()
         msgids = limited.send_batch([("login", wrong)] * 200)
         # Neither a neighbour's login nor other methods of the same source feel it.
         assert limited.call("ping")["status"] == "ok"
         assert limited.call(
             "availability", token=roomy.token, client_id=roomy.client_id)["status"] == "ok"
-        answers = limited.wait(msgids)
+        answers = limited.wait(msgids, 60)
         elapsed = time.monotonic() - begin
         codes = [error["code"] for error, _ in answers.values()]
         assert set(codes) == {"unauthenticated", "rate_limited"}

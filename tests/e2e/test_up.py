@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`docket up`: the contract with scripts, and that nothing is lost or left over."""
 
+import contextlib
 import os
 import re
 import signal
@@ -163,8 +164,19 @@ def contents(folder):
     return texts
 
 
-def test_up_finds_its_data_again_on_another_port(new_fleet):
-    """One that it chooses, while somebody else has the old one."""
+@pytest.fixture
+def other_fleets():
+    """Fleets that have found every second base of ports, and bind nothing yet."""
+    with contextlib.ExitStack() as stack:
+        for base in range(20000, 32000, 20):
+            name = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            with contextlib.suppress(OSError):  # so it is one that runs
+                name.bind(f"\0docket-port-{base}")
+        yield
+
+
+def test_up_finds_its_data_again_on_another_port(new_fleet, other_fleets):
+    """One that it chooses, while somebody else has the old one, and that no other fleet chose."""
     fleet = new_fleet(port=0).start()
     keep_a_row(fleet)
     keys, first = contents(fleet.keys), fleet.port
@@ -177,6 +189,7 @@ def test_up_finds_its_data_again_on_another_port(new_fleet):
         taken.listen()
         fleet.start()
     assert fleet.port != first
+    assert {port % 20 for port in (first, fleet.port)} == {10}
     assert kept_rows(fleet) == [(42,)]
     assert contents(fleet.keys) == keys
 
