@@ -243,6 +243,31 @@ static void test_client_batches_and_takes_answers_in_any_order(void **state)
     s_close(&rig);
 }
 
+/* A full message gains nothing by waiting for a poll. */
+static void test_client_full_message_leaves_without_a_poll(void **state)
+{
+    s_rig_t rig;
+    s_seen_t seen[3];
+    (void)state;
+    s_open(&rig, (dkt_producer_options_t){.batch_max = 2});
+    s_submit(&rig, &seen[0]);
+    s_until_requests(&rig, 1); /* there is a connection */
+    s_submit(&rig, &seen[1]);
+    s_submit(&rig, &seen[2]);
+    for (int i = 0; i < S_ROUNDS_MAX && rig.request_count < 3; i++) {
+        zmq_pollitem_t item = {rig.router, 0, ZMQ_POLLIN, 0};
+        zmq_poll(&item, 1, S_POLL_MS);
+        s_receive(&rig);
+    }
+    assert_int_equal(rig.request_count, 3);
+    assert_int_equal(rig.messages, 2);
+    for (size_t i = 0; i < 3; i++) {
+        s_answer_created(&rig, rig.requests[i].msgid, "tk_1");
+    }
+    s_until_done(&rig);
+    s_close(&rig);
+}
+
 static void test_client_unavailable_is_retried_with_the_same_request_id(void **state)
 {
     s_rig_t rig;
@@ -575,6 +600,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_client_answer_reaches_its_callback),
         cmocka_unit_test(test_client_batches_and_takes_answers_in_any_order),
+        cmocka_unit_test(test_client_full_message_leaves_without_a_poll),
         cmocka_unit_test(test_client_unavailable_is_retried_with_the_same_request_id),
         cmocka_unit_test(test_client_waits_as_long_as_the_answer_asks),
         cmocka_unit_test(test_client_pause_beyond_the_total_time_ends_with_the_error),
