@@ -3,8 +3,9 @@
  * The producer library: calls of the wire contract "docket/1" over one DEALER connection.
  *
  * A producer is confined to the thread that made it. Calls are pipelined: submit queues a call,
- * poll sends what is queued (many calls in one message), takes answers in any order and runs each
- * call's callback exactly once, with the answer or with why there is none. A call that meets
+ * poll sends what is queued (many calls in one message; a full message leaves at once), takes
+ * answers in any order and runs each call's callback exactly once, with the answer or with why
+ * there is none. A call that meets
  * `unavailable`, `overloaded`, another retryable error or silence is sent again with the SAME
  * request_id, after the time that the answer asks for, until its total time is over. So a ticket
  * is never created twice by a retry.
@@ -160,7 +161,8 @@ DKT_CHECKED dkt_status_t dkt_producer_submit(dkt_producer_t *self, const char *m
                                              void *ctx);
 
 /* Sends, receives, retries, and waits at most `timeout_ms` for the first answer. Returns how many
- * calls ended. */
+ * calls ended, which is not many more than a message has: whoever asks anew for each answer has the
+ * next requests under way while the answers behind these are read. */
 size_t dkt_producer_poll(dkt_producer_t *self, int timeout_ms);
 
 /* The same for up to DKT_PRODUCERS_MAX producers of one thread. */

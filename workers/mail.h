@@ -339,6 +339,10 @@ typedef struct {
     dkt_worker_turns_t turns; /* of the actors, for what no request waits for */
 } dkt_env_t;
 
+/* Another processor wrote the works behind this mail, and what the core remembers of their ids does
+ * not fit a cache: what each of them needs is asked for while the ones before it are decided. */
+void dkt_mail_look_ahead(const dkt_mail_t *mail, const dkt_tenant_t *core);
+
 /* Into a mailbox that is large enough for everything that may be open: a refusal is our bug. */
 void dkt_mail_post(dkt_mailbox_t *box, dkt_mail_t *mail, dkt_mail_kind_t kind);
 

@@ -305,6 +305,7 @@ static void s_destroy(dkt_node_t *self)
         self->parked_head = next;
     }
     dkt_node_close_links(self);
+    dkt_node_free_room(self);
     dkt_wake_fini(&self->wake);
     if (self->ready_fd >= 0) {
         close(self->ready_fd);

@@ -156,11 +156,11 @@ void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer)
     size_t bytes = dkt_link_answer_bytes(&row);
     if (!link || bytes > DKT_LINK_BYTES_MAX - DKT_LINK_HEADER_BYTES) {
         self->counts.dropped_answers++;
-        free(answer);
+        dkt_node_give_room(self, answer);
         return;
     }
     if (link->out_count > 0 &&
-        (link->out_count == UINT16_MAX || link->w.max - link->w.len < bytes)) {
+        (link->out_count == DKT_NODE_CHUNK || link->w.max - link->w.len < bytes)) {
         s_flush_link(self, link);
     }
     if (link->out_count == 0) {
@@ -169,7 +169,7 @@ void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer)
     }
     dkt_link_put_answer(&link->w, &row);
     link->out_count++;
-    free(answer);
+    dkt_node_give_room(self, answer);
 }
 
 void dkt_node_flush(dkt_node_t *self)
@@ -284,5 +284,6 @@ void dkt_node_read(dkt_node_t *self, dkt_node_link_t *link)
             self->counts.bad_frames++;
         }
         zmq_msg_close(&frame);
+        dkt_node_feed(self); /* the actors work while the next message is read */
     }
 }

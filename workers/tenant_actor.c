@@ -36,10 +36,11 @@ struct dkt_actor {
     dkt_pgstore_t *store;
     dkt_relay_feed_t feed;
     dkt_mail_t *out_head, *out_tail; /* answers of this turn */
-    dkt_tenant_counts_t counted;     /* what the worker's statistics have of this tenant */
-    atomic_uint *connections;        /* of its cluster, for the statistics */
-    uint32_t connected;              /* of them, 0 or 1 */
-    bool fresh;                      /* something was fed and not flushed */
+    uint32_t out_count;
+    dkt_tenant_counts_t counted; /* what the worker's statistics have of this tenant */
+    atomic_uint *connections;    /* of its cluster, for the statistics */
+    uint32_t connected;          /* of them, 0 or 1 */
+    bool fresh;                  /* something was fed and not flushed */
     dkt_actor_turn_t turn;
     bool turn_asked;          /* and not left since: it has a place, or waits for one */
     int64_t turn_due_mono_ms; /* it goes without one then; INT64_MAX: it does not wait */
@@ -79,18 +80,22 @@ static void s_append(dkt_mail_t **head, dkt_mail_t **tail, dkt_mail_t *mail)
     *tail = mail;
 }
 
-static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
-{
-    s_append(&self->out_head, &self->out_tail, mail);
-    atomic_fetch_sub(&self->open_count, 1);
-}
-
 static void s_flush_out(dkt_actor_t *self)
 {
     bool pushed = dkt_mailbox_push_list(self->config.env->node_box, self->out_head);
     assert(pushed);
     self->out_head = NULL;
     self->out_tail = NULL;
+    self->out_count = 0;
+}
+
+static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
+{
+    s_append(&self->out_head, &self->out_tail, mail);
+    atomic_fetch_sub(&self->open_count, 1);
+    if (++self->out_count == DKT_NODE_CHUNK) {
+        s_flush_out(self);
+    }
 }
 
 static void s_port_give_back(void *ctx, dkt_work_t *work);
@@ -293,6 +298,7 @@ static void s_take_mail(dkt_actor_t *self)
     dkt_mail_t *mail = dkt_mailbox_drain(self->box);
     while (mail) {
         dkt_mail_t *next = mail->next;
+        dkt_mail_look_ahead(mail, self->core);
         if (mail->kind == DKT_MAIL_WORK) {
             dkt_work_t *work = &((dkt_work_mail_t *)mail)->work;
             if (s_is_over(self)) {

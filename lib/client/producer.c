@@ -53,7 +53,7 @@ struct dkt_producer {
     uint32_t in_flight_max, batch_max, attempt_ms, total_ms;
     char token[DKT_TOKEN_BYTES_MAX];
     s_call_t *calls;
-    uint32_t free_head, queue_head, queue_tail, open;
+    uint32_t free_head, queue_head, queue_tail, queued, open;
     int64_t scan_due_ms; /* no call is due before */
     int64_t heard_us;    /* when the message or the silence came that ends calls now */
     uint64_t jitter;
@@ -90,6 +90,7 @@ static void s_call_enqueue(dkt_producer_t *self, s_call_t *call)
         self->calls[self->queue_tail].next = index;
     }
     self->queue_tail = index;
+    self->queued++;
     if (call->due_ms < self->scan_due_ms) {
         self->scan_due_ms = call->due_ms;
     }
@@ -98,21 +99,16 @@ static void s_call_enqueue(dkt_producer_t *self, s_call_t *call)
 /* A queued call that ends leaves its place in the queue; rare, so a walk is good enough. */
 static void s_queue_remove(dkt_producer_t *self, uint32_t index)
 {
-    uint32_t previous = S_NONE;
-    for (uint32_t i = self->queue_head; i != S_NONE; previous = i, i = self->calls[i].next) {
-        if (i != index) {
-            continue;
-        }
-        if (previous == S_NONE) {
-            self->queue_head = self->calls[i].next;
-        } else {
-            self->calls[previous].next = self->calls[i].next;
-        }
-        if (self->queue_tail == i) {
-            self->queue_tail = previous;
-        }
-        return;
+    uint32_t previous = S_NONE, *link = &self->queue_head;
+    while (*link != index) {
+        previous = *link;
+        link = &self->calls[previous].next;
     }
+    *link = self->calls[index].next;
+    if (self->queue_tail == index) {
+        self->queue_tail = previous;
+    }
+    self->queued--;
 }
 
 /* Frees the slot first: the callback may submit at once. */
@@ -168,12 +164,11 @@ static bool s_send_batch(dkt_producer_t *self)
     for (uint32_t count = 1;; count++) {
         s_call_t *call = &self->calls[self->queue_head];
         self->queue_head = call->next;
+        self->queued--;
         s_call_stamp(self, call);
         call->state = S_SENT;
-        call->due_ms = now_ms + self->attempt_ms;
-        if (call->due_ms > call->final_ms) {
-            call->due_ms = call->final_ms;
-        }
+        int64_t due_ms = now_ms + self->attempt_ms;
+        call->due_ms = due_ms < call->final_ms ? due_ms : call->final_ms;
         if (call->due_ms < self->scan_due_ms) {
             self->scan_due_ms = call->due_ms;
         }
@@ -366,7 +361,8 @@ static size_t s_work(dkt_producer_t *self)
 {
     self->ended = 0;
     s_flush(self);
-    for (uint32_t i = 0; i < DKT_PRODUCER_DRAIN_MAX && s_receive_message(self); i++) {
+    uint32_t left = DKT_PRODUCER_DRAIN_MAX;
+    while (left-- > 0 && self->ended < self->batch_max && s_receive_message(self)) {
     }
     self->heard_us = s_now_us();
     s_scan(self, self->heard_us / 1000);
@@ -450,6 +446,10 @@ static dkt_status_t s_submit(dkt_producer_t *self, const dkt_frame_call_t *from,
     call->ctx = ctx;
     call->keep = keep;
     s_call_enqueue(self, call);
+    /* A full message gains nothing by waiting; if the socket takes none now, a poll sends it. */
+    if (self->queued >= self->batch_max) {
+        (void)s_send_batch(self);
+    }
     return DKT_OK;
 }
 

@@ -44,6 +44,28 @@ static uint32_t *s_bucket(const dkt_memo_t *self, uint32_t hash)
     return &self->buckets[hash & (self->bucket_count - 1)];
 }
 
+/* What its bucket, which must be here already, names first. */
+static void s_fetch_chain(const dkt_memo_t *self, uint32_t hash)
+{
+    uint32_t number = *s_bucket(self, hash);
+    if (number != DKT_MEMO_NONE) {
+        __builtin_prefetch(&self->links[number]);
+    }
+}
+
+void dkt_memo_fetch(const dkt_memo_t *self, const dkt_uuid_t *id, bool soon)
+{
+    if (!self->buckets) {
+        return;
+    }
+    uint32_t hash = s_hash(id);
+    if (soon) {
+        s_fetch_chain(self, hash);
+    } else {
+        __builtin_prefetch(s_bucket(self, hash));
+    }
+}
+
 uint32_t dkt_memo_find(const dkt_memo_t *self, const dkt_uuid_t *id)
 {
     if (!self->buckets) {
@@ -125,8 +147,9 @@ static bool s_is_v7(const dkt_uuid_t *id)
     return id->bytes[UUID_VERSION_BYTE] >> 4 == UUID_V7;
 }
 
-/* The next one to be evicted, and the one after it, were last used tens of thousands of requests
- * ago: what their end will touch is asked for now, and here when it comes. */
+/* The next one to be evicted, and the two after it, were last used tens of thousands of requests
+ * ago: what their end will touch is asked for now, each what the next step needs, and here when it
+ * comes. */
 static void s_fetch_oldest(const dkt_memo_t *self)
 {
     if (self->oldest == DKT_MEMO_NONE) {
@@ -134,10 +157,15 @@ static void s_fetch_oldest(const dkt_memo_t *self)
     }
     const dkt_memo_entry_t *entry = &self->entries[self->oldest];
     __builtin_prefetch(entry->refusal);
-    __builtin_prefetch(s_bucket(self, self->links[self->oldest].hash));
-    if (entry->newer != DKT_MEMO_NONE) {
-        __builtin_prefetch(&self->entries[entry->newer]);
-        __builtin_prefetch(&self->links[entry->newer]);
+    s_fetch_chain(self, self->links[self->oldest].hash);
+    if (entry->newer == DKT_MEMO_NONE) {
+        return;
+    }
+    __builtin_prefetch(s_bucket(self, self->links[entry->newer].hash));
+    uint32_t third = self->entries[entry->newer].newer;
+    if (third != DKT_MEMO_NONE) {
+        __builtin_prefetch(&self->entries[third]);
+        __builtin_prefetch(&self->links[third]);
     }
 }
 

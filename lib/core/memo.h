@@ -85,6 +85,9 @@ void dkt_memo_fini(dkt_memo_t *self);
 
 /* Entry number, or DKT_MEMO_NONE. Numbers are stable until the entry is removed or evicted. */
 uint32_t dkt_memo_find(const dkt_memo_t *self, const dkt_uuid_t *id);
+/* Asks for the memory that finding this id will touch: first, while others are decided before it,
+ * for its bucket, then, when it is next, for what is behind that. Changes nothing. */
+void dkt_memo_fetch(const dkt_memo_t *self, const dkt_uuid_t *id, bool soon);
 dkt_memo_entry_t *dkt_memo_entry(dkt_memo_t *self, uint32_t number);
 
 /* A new entry in that state (LOOKING or PENDING) for an id that dkt_memo_find does not find;

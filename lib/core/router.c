@@ -156,7 +156,7 @@ void dkt_rt_close(dkt_router_t *self, uint32_t index)
     self->open_of_vshard[open->vshard]--;
     self->counts.open--;
     self->counts.pending_bytes -= open->len;
-    free(open->body);
+    dkt_rt_body_give(self, open->body, open->len);
     open->body = NULL;
     open->seq = 0;
     open->state = DKT_RT_FREE;
@@ -214,7 +214,7 @@ static bool s_open(dkt_router_t *self, dkt_instant_t now, uint32_t connection, d
                    const dkt_request_t *request, const dkt_rt_checked_t *checked, dkt_err_t *err)
 {
     const char *full = s_full(self, connection, checked->vshard, frame.len);
-    uint8_t *body = full ? NULL : malloc(frame.len);
+    uint8_t *body = full ? NULL : dkt_rt_body_take(self, frame.len);
     if (!body) {
         (void)dkt_fail(err, DKT_OVERLOADED, NULL, "%s", full ? full : "no memory for it");
         err->retry_after_ms = DKT_BROKER_RETRY_AFTER_MS;
@@ -432,6 +432,7 @@ void dkt_router_destroy(dkt_router_t **self_p)
         dkt_rt_connections_fini(self);
     }
     dkt_rt_tokens_forget(self);
+    dkt_rt_bodies_fini(self);
     free(self->opens);
     free(self->connections);
     free(self->batch);

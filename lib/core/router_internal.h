@@ -7,6 +7,7 @@
  *   router_link.c   workers, the table, where a request goes
  *   router_share.c  how much of a tenant goes on while others are served
  *   router_conn.c   connections, answers, clients that do not read
+ *   router_body.c   memory of what is open
  *   router_cache.c  verified tokens and quotas, in tables of a fixed size
  *
  * Records live in arrays and are named by their index; DKT_RT_NONE is no record.
@@ -133,6 +134,8 @@ struct dkt_router {
     dkt_rt_open_t *opens;
     uint32_t open_used, open_free; /* never used from here on; head of the free ones */
     uint64_t seq_count;
+    uint8_t *spare; /* bodies of the usual size that nobody uses */
+    uint32_t spare_count;
     dkt_rt_list_t waiting;
     int64_t retry_mono_ms; /* earliest retry of the waiting ones */
     dkt_rt_list_t wheel[DKT_RT_WHEEL_SLOTS];
@@ -190,6 +193,14 @@ void dkt_rt_fail(dkt_router_t *self, dkt_instant_t now, uint32_t index, const dk
 void dkt_rt_unavailable(dkt_router_t *self, dkt_instant_t now, uint32_t index, const char *why);
 /* Runs the checks of a request that waited for the keys; false: it was answered and closed. */
 DKT_CHECKED bool dkt_rt_check_again(dkt_router_t *self, dkt_instant_t now, uint32_t index);
+
+/* -- router_body.c -------------------------------------------------------------------------------
+ */
+
+/* Room for the frame of an open request, NULL without memory; and what is done with it. */
+uint8_t *dkt_rt_body_take(dkt_router_t *self, uint32_t len);
+void dkt_rt_body_give(dkt_router_t *self, uint8_t *body, uint32_t len);
+void dkt_rt_bodies_fini(dkt_router_t *self);
 
 /* -- router_check.c ------------------------------------------------------------------------------
  */

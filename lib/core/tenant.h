@@ -176,6 +176,9 @@ dkt_tenant_t *dkt_tenant_new(const dkt_tenant_config_t *config, const dkt_tenant
 void dkt_tenant_destroy(dkt_tenant_t **self_p);
 
 void dkt_tenant_step(dkt_tenant_t *self, int64_t mono_ms, const dkt_tenant_event_t *event);
+/* A request of that id comes after others, or next (`soon`): what it will touch is asked for from
+ * memory. Changes nothing. */
+void dkt_tenant_fetch(const dkt_tenant_t *self, const dkt_uuid_t *request_id, bool soon);
 
 dkt_tenant_state_t dkt_tenant_state(const dkt_tenant_t *self);
 const char *dkt_tenant_state_name(dkt_tenant_state_t state);

@@ -33,6 +33,13 @@ dkt_work_t *dkt_works_pop(dkt_works_t *works)
     return work;
 }
 
+/* -- what is to come -- */
+
+void dkt_tenant_fetch(const dkt_tenant_t *self, const dkt_uuid_t *request_id, bool soon)
+{
+    dkt_memo_fetch(&self->memo, request_id, soon);
+}
+
 /* -- what was decoded -- */
 
 void dkt_work_keep(dkt_work_t *work, const dkt_request_t *request)
