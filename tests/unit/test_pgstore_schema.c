@@ -4,6 +4,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -90,6 +91,54 @@ static void test_pgstore_schema_refuses_broken_promises(void **state)
                                      "(2, 'gold', '2030-01-01 01:00Z', 1, '2030-01-01Z', "
                                      "'2030-01-01 02:00Z', 0, false, false);"
                                      "delete from tickets");
+}
+
+/* Which state agrees with which times and lane, said the other way round than the schema says it.
+ */
+static bool s_state_is_sound(int state, bool lane, bool dispatched, bool resolved, bool cancelled)
+{
+    switch (state) {
+    case 0:
+        return !dispatched && !resolved && !cancelled;
+    case 1:
+        return dispatched && !resolved && !cancelled;
+    case 2:
+        return resolved && !cancelled;
+    case 3:
+        return cancelled && !dispatched && !resolved && !lane;
+    default:
+        return false;
+    }
+}
+
+/* Every state, and what is none, with every combination of times and lane. */
+static void test_pgstore_schema_state_agrees_with_times(void **state)
+{
+    static const int states[] = {INT16_MIN, -1, 0, 1, 2, 3, 4, INT16_MAX};
+    enum { S_LANE = 1, S_DISPATCHED = 2, S_RESOLVED = 4, S_CANCELLED = 8, S_ALL = 16 };
+    (void)state;
+    support_pg_exec(s_conn, "begin");
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        for (int has = 0; has < S_ALL; has++) {
+            char sql[512];
+            snprintf(sql, sizeof sql,
+                     "insert into tickets (id, class, slot_start, created_at, deadline, state, "
+                     "breached, at_risk, lane, dispatched_at, resolved_at, cancelled_at) values "
+                     "(1, 'gold', '2030-01-01 01:00Z', '2030-01-01Z', '2030-01-01 02:00Z', %d, "
+                     "false, false, %s, %s, %s, %s)",
+                     states[i], has & S_LANE ? "0" : "null", has & S_DISPATCHED ? "now()" : "null",
+                     has & S_RESOLVED ? "now()" : "null", has & S_CANCELLED ? "now()" : "null");
+            support_pg_exec(s_conn, "savepoint before");
+            if (s_state_is_sound(states[i], has & S_LANE, has & S_DISPATCHED, has & S_RESOLVED,
+                                 has & S_CANCELLED)) {
+                support_pg_exec(s_conn, sql);
+            } else {
+                s_refused(sql, "23514");
+            }
+            support_pg_exec(s_conn, "rollback to before");
+        }
+    }
+    support_pg_exec(s_conn, "rollback");
 }
 
 static void test_pgstore_schema_keeps_tenants_apart(void **state)
@@ -235,6 +284,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pgstore_schema_refuses_broken_promises),
+        cmocka_unit_test(test_pgstore_schema_state_agrees_with_times),
         cmocka_unit_test(test_pgstore_schema_keeps_tenants_apart),
         cmocka_unit_test(test_pgstore_schema_hides_the_closing_minute),
         cmocka_unit_test(test_pgstore_schema_slots_names_the_ledgers_minute),
