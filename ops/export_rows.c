@@ -73,12 +73,13 @@ static dkt_status_t s_put_ticket(dkt_exporter_t *self, dkt_life_file_t *file, co
 static dkt_status_t s_put_events(dkt_exporter_t *self, dkt_life_file_t *file, uint64_t seq,
                                  dkt_view_t row, dkt_err_t *err)
 {
+    const dkt_event_row_t whole = {.seq = seq, .events = row};
     uint32_t counts[DKT_EVENT_COUNT];
     bool good = dkt_event_count(row, counts);
     uint32_t messages = good ? dkt_event_messages(counts) : 0;
     for (uint32_t i = 0; good && i < messages; i++) {
         dkt_event_slice_t slice = dkt_event_slice(counts, i);
-        good = dkt_event_batch(&self->keys, &self->client, seq, row, &slice, &self->text);
+        good = dkt_event_batch(&self->keys, &self->client, &whole, &slice, &self->text);
         if (good) {
             assert(self->text.len >= 2); /* [..] */
             dkt_life_file_put(file, i > 0 ? "," : "", i > 0 ? 1 : 0);

@@ -111,10 +111,11 @@ static void s_forget(dkt_relay_thread_t *self, s_tenant_t *tenant)
 static bool s_send(dkt_relay_thread_t *self, const s_tenant_t *tenant, const dkt_relay_send_t *send)
 {
     char subject[DKT_EVENT_SUBJECT_BYTES_MAX], id[DKT_EVENT_ID_BYTES_MAX];
-    const dkt_view_t row = {.data = send->row->bytes, .len = send->row->len};
+    const dkt_event_row_t row = {.seq = send->row->seq,
+                                 .events = dkt_relay_row_events(send->row),
+                                 .tags = dkt_relay_row_tags(send->row)};
     dkt_event_slice_t slice = dkt_event_slice(send->row->counts, send->message);
-    if (!dkt_event_batch(&self->env->id_keys, &tenant->client, send->row->seq, row, &slice,
-                         &self->text)) {
+    if (!dkt_event_batch(&self->env->id_keys, &tenant->client, &row, &slice, &self->text)) {
         return false;
     }
     dkt_event_subject(&tenant->client, slice.type, subject);
@@ -211,7 +212,7 @@ static void s_take_row(dkt_relay_thread_t *self, dkt_relay_row_t *row)
 {
     atomic_fetch_sub(&self->env->relay_bytes, dkt_relay_row_bytes(row));
     uint32_t messages = 0;
-    if (dkt_event_count((dkt_view_t){.data = row->bytes, .len = row->len}, row->counts)) {
+    if (dkt_event_count(dkt_relay_row_events(row), row->counts)) {
         messages = dkt_event_messages(row->counts);
     }
     if (messages > DKT_RELAY_MESSAGES_MAX || (messages == 0 && row->len > 0)) {

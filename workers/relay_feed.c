@@ -37,6 +37,7 @@ void dkt_relay_feed_submit(dkt_relay_feed_t *self, const dkt_batch_t *batch)
     if (batch->kind == DKT_BATCH_COMMIT && self->env->relay_box) {
         self->sent_seq = batch->commit.journal_seq;
         self->sent_events = batch->commit.journal_events;
+        self->sent_tags = batch->commit.journal_tags;
         self->sent_us = dkt_clock_mono_us();
     }
 }
@@ -71,7 +72,7 @@ static void s_committed(dkt_relay_feed_t *self)
     }
     dkt_relay_mail_t *mail = s_mail(self, 0);
     mail->seq = seq;
-    mail->row = dkt_relay_row_new(seq, 0, self->sent_events);
+    mail->row = dkt_relay_row_new(seq, 0, self->sent_events, self->sent_tags);
     if (mail->row) {
         atomic_fetch_add(&self->env->relay_bytes, dkt_relay_row_bytes(mail->row));
     }
@@ -81,12 +82,13 @@ static void s_committed(dkt_relay_feed_t *self)
 
 static void s_read(dkt_relay_feed_t *self, const dkt_store_result_t *result)
 {
+    const dkt_view_t no_tags = {.data = NULL};
     dkt_relay_mail_t *mail = s_mail(self, result->journal_count);
     mail->mark = result->relay;
     mail->complete = result->journal_count < self->read_limit;
     for (uint32_t i = 0; i < result->journal_count; i++) {
         dkt_relay_row_t *row =
-            dkt_relay_row_new(result->journal[i].seq, 0, result->journal[i].events);
+            dkt_relay_row_new(result->journal[i].seq, 0, result->journal[i].events, no_tags);
         if (!row) {
             mail->complete = false; /* the rest is read again */
             break;

@@ -18,7 +18,7 @@ typedef struct {
     uint64_t last_seq;       /* newest committed row */
     dkt_relay_mark_t marked; /* progress as stored, as far as known */
     uint64_t sent_seq;       /* row of the COMMIT that is in flight, 0: none */
-    dkt_view_t sent_events;
+    dkt_view_t sent_events, sent_tags;
     int64_t sent_us; /* monotonic, when it was sent */
     uint32_t read_limit;
     dkt_mail_t *head, *tail; /* of this turn */

@@ -308,7 +308,7 @@ static char *s_put_event(s_form_t *form, char *at, uint32_t index, const dkt_eve
     if (event->at_ms / S_MS_PER_S != form->second) {
         s_keep_second(form, event->at_ms / S_MS_PER_S);
     }
-    dkt_ticket_text(form->keys, form->client, event->number, &ticket);
+    dkt_ticket_text_again(form->keys, form->client, event->number, event->tag, &ticket);
     at = dkt_text_put(at, form->head, form->head_len);
     at = dkt_text_uint(at, index);
     at = dkt_text_put(at, form->middle, form->middle_len);
@@ -339,18 +339,28 @@ static size_t s_event_room(const dkt_event_t *event)
     return S_EVENT_BYTES_MAX + letters * S_ESCAPE_BYTES + 4 + 1;
 }
 
-bool dkt_event_batch(const dkt_keyring_t *keys, const dkt_client_t *client, uint64_t seq,
-                     dkt_view_t row, const dkt_event_slice_t *slice, dkt_text_buf_t *out)
+static uint64_t s_tag(const dkt_event_row_t *row, uint32_t index)
+{
+    uint64_t tag = 0;
+    if (row->tags.len > index * sizeof tag) {
+        memcpy(&tag, row->tags.data + index * sizeof tag, sizeof tag);
+    }
+    return tag;
+}
+
+bool dkt_event_batch(const dkt_keyring_t *keys, const dkt_client_t *client,
+                     const dkt_event_row_t *row, const dkt_event_slice_t *slice,
+                     dkt_text_buf_t *out)
 {
     dkt_mp_t mp;
     dkt_event_t event;
     s_form_t form;
     uint32_t count = 0, seen = 0;
     out->len = 0;
-    if (!s_room(out, S_TEXT_MIN) || !s_begin(row, &mp, &count)) {
+    if (!s_room(out, S_TEXT_MIN) || !s_begin(row->events, &mp, &count)) {
         return false;
     }
-    s_begin_form(&form, keys, client, seq, slice->type);
+    s_begin_form(&form, keys, client, row->seq, slice->type);
     out->data[out->len++] = '[';
     for (uint32_t i = 0; i < count && seen < slice->first + slice->count; i++) {
         if (!s_next(&mp, &event)) {
@@ -362,6 +372,7 @@ bool dkt_event_batch(const dkt_keyring_t *keys, const dkt_client_t *client, uint
         if (!s_room(out, s_event_room(&event))) {
             return false;
         }
+        event.tag = s_tag(row, i);
         char *at = out->data + out->len;
         if (seen > slice->first + 1) {
             *at++ = ',';

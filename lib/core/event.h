@@ -30,6 +30,7 @@ typedef struct {
     uint32_t minute;
     int64_t deadline_ms;
     dkt_view_t class_name, traceparent;
+    uint64_t tag; /* of the ticket's id, 0: not known; not in the row */
 } dkt_event_t;
 
 /* How many events of each type; false: these bytes are no row. */
@@ -58,9 +59,15 @@ typedef struct {
     size_t len, max;
 } dkt_text_buf_t;
 
+/* A journal row; `tags` (dkt_group_tag) of all events, or empty. */
+typedef struct {
+    uint64_t seq;
+    dkt_view_t events, tags;
+} dkt_event_row_t;
+
 /* Replaces the text by the batch of that slice; false: no memory, or these bytes are no row. */
 DKT_CHECKED bool dkt_event_batch(const dkt_keyring_t *keys, const dkt_client_t *client,
-                                 uint64_t seq, dkt_view_t row, const dkt_event_slice_t *slice,
+                                 const dkt_event_row_t *row, const dkt_event_slice_t *slice,
                                  dkt_text_buf_t *out);
 
 #endif

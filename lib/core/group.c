@@ -36,6 +36,7 @@ void dkt_group_fini(dkt_group_t *self)
     free(self->replies);
     free(self->answers);
     free(self->events);
+    free(self->tags);
     free(self->handoff);
     free(self->frees);
     free(self->places);
@@ -253,7 +254,9 @@ bool dkt_group_event(dkt_group_t *self, dkt_event_type_t type, uint64_t number, 
     if (self->event_len == 0) {
         self->event_len = EVENTS_HEADER_BYTES;
     }
-    if (!dkt_grow((void **)&self->events, &self->event_max, self->event_len + EVENT_BYTES_MAX, 1)) {
+    if (!dkt_grow((void **)&self->events, &self->event_max, self->event_len + EVENT_BYTES_MAX, 1) ||
+        !dkt_grow((void **)&self->tags, &self->tag_max, self->event_count + 1,
+                  sizeof *self->tags)) {
         return false;
     }
     dkt_w_t w = dkt_w_init(self->events + self->event_len, EVENT_BYTES_MAX);
@@ -271,8 +274,14 @@ bool dkt_group_event(dkt_group_t *self, dkt_event_type_t type, uint64_t number, 
     }
     assert(!w.failed);
     self->event_len += (uint32_t)w.len;
-    self->event_count++;
+    self->tags[self->event_count++] = 0;
     return true;
+}
+
+void dkt_group_tag(dkt_group_t *self, uint64_t tag)
+{
+    assert(self->event_count > 0);
+    self->tags[self->event_count - 1] = tag;
 }
 
 bool dkt_group_reply(dkt_group_t *self, dkt_work_t *work, uint32_t memo, const uint8_t *bytes,
@@ -360,6 +369,8 @@ bool dkt_group_seal(dkt_group_t *self, uint64_t journal_seq, int64_t now_ms, dkt
     commit->updates = self->updates;
     commit->not_after_ms = self->not_after_ms;
     commit->journal_events = s_seal_events(self);
+    commit->journal_tags = (dkt_view_t){.data = (const uint8_t *)self->tags,
+                                        .len = self->event_count * (uint32_t)sizeof *self->tags};
     commit->journal_seq = self->event_count > 0 ? journal_seq : 0;
     commit->journal_at_ms = now_ms;
     commit->settings = self->has_settings ? &self->settings : NULL;

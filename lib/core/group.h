@@ -63,6 +63,8 @@ typedef struct dkt_group {
     uint32_t answer_len, answer_max;
     uint8_t *events; /* DKT_GROUP_EVENTS_HEADER bytes for the array header, then the events */
     uint32_t event_len, event_max, event_count;
+    uint64_t *tags; /* of the events' tickets, as far as known */
+    uint32_t tag_max;
     uint32_t text_bytes;  /* subjects and payloads */
     int64_t not_after_ms; /* earliest slot start of a new booking */
     int64_t sent_mono_ms;
@@ -114,6 +116,9 @@ DKT_CHECKED bool dkt_group_update(dkt_group_t *self, const dkt_update_row_t *row
 DKT_CHECKED bool dkt_group_event(dkt_group_t *self, dkt_event_type_t type, uint64_t number,
                                  int64_t at_ms, uint32_t minute, int64_t deadline_ms,
                                  const char *class_name, dkt_view_t traceparent);
+/* The tag of the ticket of the last event (dkt_ticket_text returned it), so that whoever publishes
+ * the event need not make it again. */
+void dkt_group_tag(dkt_group_t *self, uint64_t tag);
 DKT_CHECKED bool dkt_group_reply(dkt_group_t *self, dkt_work_t *work, uint32_t memo,
                                  const uint8_t *bytes, size_t len);
 

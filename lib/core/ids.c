@@ -20,6 +20,8 @@ _Static_assert(DKT_CLIENT_CHARS == S_PREFIX_CHARS + 16, "a prefix, and 12 bytes 
 #define S_OWNER_AT  1 /* the client inside a ticket or slot id, after the kid */
 #define S_TAG_BYTES 8
 
+_Static_assert(S_TAG_BYTES == sizeof(uint64_t), "a tag is given as a number");
+
 #define S_TICKET_NUMBER_AT (S_OWNER_AT + DKT_CLIENT_BYTES)
 #define S_TICKET_TAG_AT    (S_TICKET_NUMBER_AT + 8)
 #define S_TICKET_BYTES     (S_TICKET_TAG_AT + S_TAG_BYTES)
@@ -252,13 +254,35 @@ bool dkt_client_equal(const dkt_client_t *a, const dkt_client_t *b)
     return memcmp(a->bytes, b->bytes, DKT_CLIENT_BYTES) == 0;
 }
 
-void dkt_ticket_text(const dkt_keyring_t *ring, const dkt_client_t *client, uint64_t number,
-                     dkt_id_text_t *out)
+static void s_begin_ticket(uint8_t raw[S_TICKET_BYTES], const dkt_client_t *client, uint64_t number)
 {
-    uint8_t raw[S_TICKET_BYTES];
     memcpy(raw + S_OWNER_AT, client->bytes, DKT_CLIENT_BYTES);
     s_put_le(raw + S_TICKET_NUMBER_AT, number, 8);
+}
+
+uint64_t dkt_ticket_text(const dkt_keyring_t *ring, const dkt_client_t *client, uint64_t number,
+                         dkt_id_text_t *out)
+{
+    uint8_t raw[S_TICKET_BYTES];
+    uint64_t tag;
+    s_begin_ticket(raw, client, number);
     s_sign(ring, s_ticket_prefix, raw, S_TICKET_TAG_AT, S_TAG_BYTES);
+    s_make_text(s_ticket_prefix, raw, sizeof raw, out);
+    memcpy(&tag, raw + S_TICKET_TAG_AT, sizeof tag);
+    return tag;
+}
+
+void dkt_ticket_text_again(const dkt_keyring_t *ring, const dkt_client_t *client, uint64_t number,
+                           uint64_t tag, dkt_id_text_t *out)
+{
+    uint8_t raw[S_TICKET_BYTES];
+    if (tag == 0) {
+        (void)dkt_ticket_text(ring, client, number, out);
+        return;
+    }
+    s_begin_ticket(raw, client, number);
+    raw[0] = ring->keys[0].kid;
+    memcpy(raw + S_TICKET_TAG_AT, &tag, sizeof tag);
     s_make_text(s_ticket_prefix, raw, sizeof raw, out);
 }
 

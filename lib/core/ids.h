@@ -86,8 +86,12 @@ DKT_CHECKED bool dkt_client_verify(const dkt_keyring_t *ring, const dkt_client_t
 bool dkt_client_equal(const dkt_client_t *a, const dkt_client_t *b);
 
 #define DKT_TICKET_CHARS 42
-void dkt_ticket_text(const dkt_keyring_t *ring, const dkt_client_t *client, uint64_t number,
-                     dkt_id_text_t *out);
+/* Returns the tag, with which the same process can write the same text again: most of the work. */
+uint64_t dkt_ticket_text(const dkt_keyring_t *ring, const dkt_client_t *client, uint64_t number,
+                         dkt_id_text_t *out);
+/* `tag` 0: not known, it is made. */
+void dkt_ticket_text_again(const dkt_keyring_t *ring, const dkt_client_t *client, uint64_t number,
+                           uint64_t tag, dkt_id_text_t *out);
 /* The client inside a ticket or slot id, for routing; false if it is neither in form. */
 DKT_CHECKED bool dkt_id_client(const char *text, uint32_t len, dkt_client_t *client);
 /* Parses and verifies; false for a forged or foreign-looking id. */

@@ -5,13 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-dkt_relay_row_t *dkt_relay_row_new(uint64_t seq, uint32_t messages, dkt_view_t bytes)
+dkt_relay_row_t *dkt_relay_row_new(uint64_t seq, uint32_t messages, dkt_view_t bytes,
+                                   dkt_view_t tags)
 {
-    dkt_relay_row_t *row = malloc(sizeof *row + bytes.len);
+    dkt_relay_row_t *row = malloc(sizeof *row + bytes.len + tags.len);
     if (row) {
-        *row = (dkt_relay_row_t){.seq = seq, .len = bytes.len};
+        *row = (dkt_relay_row_t){.seq = seq, .len = bytes.len, .tags_len = tags.len};
         if (bytes.len > 0) {
             memcpy(row->bytes, bytes.data, bytes.len);
+        }
+        if (tags.len > 0) {
+            memcpy(row->bytes + bytes.len, tags.data, tags.len);
         }
         dkt_relay_row_messages(row, messages);
     }
@@ -27,7 +31,17 @@ void dkt_relay_row_messages(dkt_relay_row_t *row, uint32_t messages)
 
 size_t dkt_relay_row_bytes(const dkt_relay_row_t *row)
 {
-    return sizeof *row + row->len;
+    return sizeof *row + row->len + row->tags_len;
+}
+
+dkt_view_t dkt_relay_row_events(const dkt_relay_row_t *row)
+{
+    return (dkt_view_t){.data = row->bytes, .len = row->len};
+}
+
+dkt_view_t dkt_relay_row_tags(const dkt_relay_row_t *row)
+{
+    return (dkt_view_t){.data = row->bytes + row->len, .len = row->tags_len};
 }
 
 void dkt_relay_init(dkt_relay_t *self)

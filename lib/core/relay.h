@@ -33,12 +33,15 @@ typedef struct {
     uint64_t sent; /* of them, those that are on their way */
     uint32_t messages;
     uint32_t counts[DKT_EVENT_COUNT]; /* of its events, for whoever makes the messages */
-    uint32_t len;
-    uint8_t bytes[];
+    uint32_t len, tags_len;           /* tags: none if it was read from the store */
+    uint8_t bytes[]; /* the events, behind them their tickets' tags (dkt_group_tag) */
 } dkt_relay_row_t;
 
 /* NULL without memory. `messages` <= DKT_RELAY_MESSAGES_MAX. */
-dkt_relay_row_t *dkt_relay_row_new(uint64_t seq, uint32_t messages, dkt_view_t bytes);
+dkt_relay_row_t *dkt_relay_row_new(uint64_t seq, uint32_t messages, dkt_view_t bytes,
+                                   dkt_view_t tags);
+dkt_view_t dkt_relay_row_events(const dkt_relay_row_t *row);
+dkt_view_t dkt_relay_row_tags(const dkt_relay_row_t *row);
 /* Of a row that no relay has taken yet. */
 void dkt_relay_row_messages(dkt_relay_row_t *row, uint32_t messages);
 size_t dkt_relay_row_bytes(const dkt_relay_row_t *row);

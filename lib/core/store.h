@@ -103,6 +103,7 @@ typedef struct {
     uint64_t journal_seq; /* 0: no row */
     int64_t journal_at_ms;
     dkt_view_t journal_events; /* msgpack */
+    dkt_view_t journal_tags;   /* not stored: see dkt_group_tag */
     /* rare changes; NULL if none */
     const dkt_settings_t *settings;
     const char *account_password; /* new argon2id string; all tokens issued before

@@ -28,8 +28,8 @@ static void s_replay(dkt_tenant_t *self, dkt_call_t *call, uint64_t number, uint
 {
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
     dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
-    dkt_tenant_write_created(self, &w, call->request.msgid, number, call->request.slot_id, minute,
-                             deadline_ms, true);
+    (void)dkt_tenant_write_created(self, &w, call->request.msgid, number, call->request.slot_id,
+                                   minute, deadline_ms, true);
     self->counts.replayed++;
     dkt_tenant_fenced(self, call->work, bytes, w.len);
 }
@@ -222,8 +222,9 @@ static void s_created(dkt_tenant_t *self, dkt_call_t *call, uint64_t number, dkt
     self->counts.created++;
     uint8_t bytes[DKT_ANSWER_BYTES_MAX];
     dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
-    dkt_tenant_write_created(self, &w, request->msgid, number, request->slot_id, place.minute,
-                             deadline_ms, false);
+    dkt_group_tag(self->gathering,
+                  dkt_tenant_write_created(self, &w, request->msgid, number, request->slot_id,
+                                           place.minute, deadline_ms, false));
     dkt_tenant_decided(self, call, call->memo, &w);
 }
 

@@ -190,12 +190,12 @@ void dkt_tenant_decided(dkt_tenant_t *self, dkt_call_t *call, uint32_t memo, con
     s_reply(self, self->gathering, call->work, memo, w->data, w->len);
 }
 
-void dkt_tenant_write_created(dkt_tenant_t *self, dkt_w_t *w, uint32_t msgid, uint64_t number,
-                              dkt_view_t slot_text, uint32_t minute, int64_t deadline_ms,
-                              bool replayed)
+uint64_t dkt_tenant_write_created(dkt_tenant_t *self, dkt_w_t *w, uint32_t msgid, uint64_t number,
+                                  dkt_view_t slot_text, uint32_t minute, int64_t deadline_ms,
+                                  bool replayed)
 {
     dkt_id_text_t ticket_id, slot_id;
-    dkt_ticket_text(self->config.id_keys, &self->config.client, number, &ticket_id);
+    uint64_t tag = dkt_ticket_text(self->config.id_keys, &self->config.client, number, &ticket_id);
     if (slot_text.data) {
         assert(slot_text.len <= DKT_ID_CHARS_MAX);
         memcpy(slot_id.text, slot_text.data, slot_text.len);
@@ -211,4 +211,5 @@ void dkt_tenant_write_created(dkt_tenant_t *self, dkt_w_t *w, uint32_t msgid, ui
                                    .deadline_ms = deadline_ms,
                                    .replayed = replayed};
     dkt_answer_created(w, msgid, &answer);
+    return tag;
 }

@@ -272,10 +272,10 @@ static void s_answer_joiners(dkt_tenant_t *self, const dkt_group_t *group, uint3
         if (dkt_tenant_open(self, joiner, &call)) {
             uint8_t bytes[DKT_ANSWER_BYTES_MAX];
             dkt_w_t w = dkt_w_init(bytes, sizeof bytes);
-            dkt_tenant_write_created(self, &w, call.request.msgid,
-                                     entry->ticket + (DKT_PLANTED(JOINER_OTHER_TICKET) ? 1 : 0),
-                                     call.request.slot_id, effect->row.place.minute,
-                                     effect->row.deadline_ms, true);
+            (void)dkt_tenant_write_created(
+                self, &w, call.request.msgid,
+                entry->ticket + (DKT_PLANTED(JOINER_OTHER_TICKET) ? 1 : 0), call.request.slot_id,
+                effect->row.place.minute, effect->row.deadline_ms, true);
             self->counts.replayed++;
             dkt_tenant_answer(self, joiner, bytes, w.len);
         }

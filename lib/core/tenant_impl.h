@@ -274,10 +274,10 @@ void dkt_tenant_attach_error(dkt_tenant_t *self, dkt_call_t *call, dkt_status_t 
 void dkt_tenant_attach_status(dkt_tenant_t *self, dkt_call_t *call, const char *status);
 /* Into the gathering group, as the answer of a decision. */
 void dkt_tenant_decided(dkt_tenant_t *self, dkt_call_t *call, uint32_t memo, const dkt_w_t *w);
-/* The "created" answer. `slot_text` NULL: derived from the ticket. */
-void dkt_tenant_write_created(dkt_tenant_t *self, dkt_w_t *w, uint32_t msgid, uint64_t number,
-                              dkt_view_t slot_text, uint32_t minute, int64_t deadline_ms,
-                              bool replayed);
+/* The "created" answer. `slot_text` NULL: derived from the ticket. Returns the ticket's tag. */
+uint64_t dkt_tenant_write_created(dkt_tenant_t *self, dkt_w_t *w, uint32_t msgid, uint64_t number,
+                                  dkt_view_t slot_text, uint32_t minute, int64_t deadline_ms,
+                                  bool replayed);
 
 /* -- tenant_commit.c: groups, reads, guards -- */
 void dkt_tenant_flush(dkt_tenant_t *self);

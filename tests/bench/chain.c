@@ -208,12 +208,13 @@ static uint32_t s_publish(const dkt_relay_mail_t *mail)
     static dkt_text_buf_t text;
     uint32_t counts[DKT_EVENT_COUNT], events = 0;
     char subject[DKT_EVENT_SUBJECT_BYTES_MAX], id[DKT_EVENT_ID_BYTES_MAX];
-    const dkt_view_t row = {.data = mail->row->bytes, .len = mail->row->len};
-    bool good = dkt_event_count(row, counts);
+    const dkt_event_row_t row = {.seq = mail->row->seq,
+                                 .events = dkt_relay_row_events(mail->row),
+                                 .tags = dkt_relay_row_tags(mail->row)};
+    bool good = dkt_event_count(row.events, counts);
     for (uint32_t i = 0; good && i < dkt_event_messages(counts); i++) {
         dkt_event_slice_t slice = dkt_event_slice(counts, i);
-        good =
-            dkt_event_batch(&chain->env.id_keys, &mail->client, mail->row->seq, row, &slice, &text);
+        good = dkt_event_batch(&chain->env.id_keys, &mail->client, &row, &slice, &text);
         dkt_event_subject(&mail->client, slice.type, subject);
         dkt_event_message_id(&mail->client, mail->row->seq, &slice, id);
         events += slice.count;

@@ -53,7 +53,8 @@ static json_t *s_batch(dkt_view_t row, uint32_t index)
     const dkt_client_t client = s_client();
     assert_true(dkt_event_count(row, counts));
     dkt_event_slice_t slice = dkt_event_slice(counts, index);
-    assert_true(dkt_event_batch(&s_keys, &client, 42, row, &slice, &text));
+    const dkt_event_row_t whole = {.seq = 42, .events = row};
+    assert_true(dkt_event_batch(&s_keys, &client, &whole, &slice, &text));
     json_t *batch = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
     assert_true(json_is_array(batch));
     free(text.data);
@@ -272,17 +273,17 @@ static void s_naive_batch(char *text, uint64_t seq, dkt_event_type_t type,
     assert_int_equal(fclose(out), 0);
 }
 
-static void s_check_row(uint64_t seq, dkt_view_t row, const dkt_event_t *events, uint32_t count)
+static void s_check_row(const dkt_event_row_t *row, const dkt_event_t *events, uint32_t count)
 {
     static char expected[T_TEXT_BYTES];
     uint32_t counts[DKT_EVENT_COUNT];
     dkt_text_buf_t text = {.data = NULL};
     const dkt_client_t client = s_client();
-    assert_true(dkt_event_count(row, counts));
+    assert_true(dkt_event_count(row->events, counts));
     for (uint32_t i = 0; i < dkt_event_messages(counts); i++) {
         dkt_event_slice_t slice = dkt_event_slice(counts, i);
-        assert_true(dkt_event_batch(&s_keys, &client, seq, row, &slice, &text));
-        s_naive_batch(expected, seq, slice.type, events, count);
+        assert_true(dkt_event_batch(&s_keys, &client, row, &slice, &text));
+        s_naive_batch(expected, row->seq, slice.type, events, count);
         assert_int_equal(text.len, strlen(expected));
         assert_memory_equal(text.data, expected, text.len);
     }
@@ -294,6 +295,7 @@ static void test_event_text_is_the_naive_one(void **state)
     (void)state;
     dkt_group_t group;
     dkt_event_t events[T_ROW_EVENTS];
+    const dkt_client_t client = s_client();
     dkt_group_init(&group);
     for (int i = 0; i < T_ROWS; i++) {
         uint32_t count = 1 + (uint32_t)(s_random() % T_ROW_EVENTS);
@@ -304,8 +306,17 @@ static void test_event_text_is_the_naive_one(void **state)
                                         events[j].minute, events[j].deadline_ms,
                                         (const char *)events[j].class_name.data,
                                         events[j].traceparent));
+            if (s_random() % 2) { /* its tag is known */
+                dkt_id_text_t ticket;
+                dkt_group_tag(&group, dkt_ticket_text(&s_keys, &client, events[j].number, &ticket));
+            }
         }
-        s_check_row(s_random(), s_seal(&group), events, count);
+        dkt_commit_t commit;
+        assert_true(dkt_group_seal(&group, 1, T_AT_MS, &commit));
+        dkt_event_row_t row = {.seq = s_random(), .events = commit.journal_events};
+        s_check_row(&row, events, count); /* as it is read from the store */
+        row.tags = commit.journal_tags;
+        s_check_row(&row, events, count);
     }
     dkt_group_fini(&group);
 }

@@ -36,7 +36,7 @@ static dkt_relay_out_t s_step(dkt_relay_t *relay, int64_t now_ms, dkt_relay_even
 
 static dkt_relay_row_t *s_row(uint64_t seq, uint32_t messages)
 {
-    dkt_relay_row_t *row = dkt_relay_row_new(seq, messages, s_none);
+    dkt_relay_row_t *row = dkt_relay_row_new(seq, messages, s_none, s_none);
     assert_non_null(row);
     return row;
 }
