@@ -117,20 +117,23 @@ def stories(killed, restarted):
     status, _ = restarted.stop()
     assert status == 0
     restarted.start()
+    made["ready_ms"] = now_ms()
     wait_until(lambda: now_ms() >= made["minute_ms"] - 4000, 60, 0.01)
+    made["killed_ms"] = now_ms()
     killed.kill("worker-0", signal.SIGKILL)
     yield made
 
 
-def check_dispatched(companies, minute_ms):
-    """Each had one ticket for that minute."""
+def check_dispatched(companies, minute_ms, done_ms):
+    """Each had one ticket for that minute, and what was done before it was done at `done_ms`: a
+    swamped machine may need longer for it than the time that was left."""
     late = wait_until(
         lambda: all(found := [company.late_ms() for company in companies]) and found,
-        (minute_ms - now_ms()) / 1000 + 15, 0.2)
+        (max(minute_ms, done_ms) - now_ms()) / 1000 + 15, 0.2)
     assert all(len(rows) == 1 for rows in late)
     worst_ms = max(rows[0] for rows in late)
     print(f"dispatched at most {worst_ms:.0f} ms after the minute began")
-    assert worst_ms <= LATE_MS
+    assert worst_ms <= max(0, done_ms - minute_ms) + LATE_MS
 
 
 def test_wake_idle_tenant_is_passivated_and_serves_again(killed, stories):
@@ -148,12 +151,12 @@ def test_wake_idle_tenant_is_passivated_and_serves_again(killed, stories):
 
 def test_wake_worker_killed_without_traffic(killed, stories):
     companies, _ = stories[killed]
-    check_dispatched(companies, stories["minute_ms"])
+    check_dispatched(companies, stories["minute_ms"], stories["killed_ms"])
 
 
 def test_wake_fleet_restarted_with_tickets_due(restarted, stories):
     companies, _ = stories[restarted]
-    check_dispatched(companies, stories["minute_ms"])
+    check_dispatched(companies, stories["minute_ms"], stories["ready_ms"])
 
 
 def test_wake_rows_that_are_lost_are_found_by_probing(restarted, stories):
