@@ -70,7 +70,8 @@ static void s_gather(const s_chain_t *self, void *socket, s_batch_t *batch)
     zmq_msg_t frame;
     zmq_msg_init(&frame);
     batch->len = 0;
-    for (int i = 0; i < S_ROUND_MAX; i++) {
+    for (int i = 0;
+         i < S_ROUND_MAX && batch->len < DKT_FRAMES_PER_MESSAGE_MAX * (size_t)self->bytes; i++) {
         int got = zmq_recv(socket, batch->id, sizeof batch->id, ZMQ_DONTWAIT);
         if (got < 0) {
             break;
@@ -213,7 +214,8 @@ static int s_take(s_chain_t *self, bool counting)
     int count = 0;
     zmq_msg_t frame;
     zmq_msg_init(&frame);
-    while (zmq_msg_recv(&frame, self->client, ZMQ_DONTWAIT) >= 0) {
+    while (count < DKT_FRAMES_PER_MESSAGE_MAX &&
+           zmq_msg_recv(&frame, self->client, ZMQ_DONTWAIT) >= 0) {
         int64_t sent_us;
         if (zmq_msg_size(&frame) < sizeof sent_us) {
             continue; /* the delimiter */
