@@ -464,7 +464,10 @@ void dkt_router_tick(dkt_router_t *self, dkt_instant_t now)
 int64_t dkt_router_due_mono_ms(const dkt_router_t *self)
 {
     bool busy = self->counts.open > 0 || self->stuck_first != DKT_RT_NONE;
-    return self->ticked_mono_ms + (busy ? DKT_RT_SLOT_MS : DKT_LINK_BEAT_MS);
+    int64_t due_mono_ms = self->ticked_mono_ms + (busy ? DKT_RT_SLOT_MS : DKT_LINK_BEAT_MS);
+    return self->held_vshard_count > 0 && self->share_due_mono_ms < due_mono_ms
+               ? self->share_due_mono_ms
+               : due_mono_ms;
 }
 
 void dkt_router_abort(dkt_router_t *self, dkt_instant_t now)

@@ -147,6 +147,7 @@ struct dkt_router {
     uint16_t held_vshards[DKT_VSHARDS]; /* which have some, or had since the last flush */
     bool is_held[DKT_VSHARDS];          /* is it among them? */
     uint32_t held_vshard_count;
+    int64_t share_due_mono_ms;                /* held ones go on then */
     int64_t heavy_until_mono_ms[DKT_VSHARDS]; /* its tenant had its share open */
     dkt_rt_light_t lights[2];                 /* the last one, and the last one that is another */
 

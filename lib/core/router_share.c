@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A tenant that floods does not slow the others down. While somebody else is served who asks for
- * little, a tenant has at most DKT_BROKER_SHARE_OPEN requests at its worker; what comes beyond that
- * is held here, in its order, and follows as answers come. What slows the others is not the queue,
- * which is the tenant's own, but long work without a pause: groups of hundreds of rows, rounds of
- * thousands of frames. With nobody else there, or only others that flood as well, nothing is held:
- * large groups are what makes many requests cheap.
+ * little, a tenant has at most DKT_BROKER_SHARE_OPEN requests at its worker. What comes beyond that
+ * is held here, in its order, and goes on every DKT_BROKER_SHARE_PACE_MS as far as there is room.
+ * What slows the others is not the queue, which is the tenant's own, but processors and a disk that
+ * are never free: groups of hundreds of rows, rounds of hundreds of frames, one commit right behind
+ * the other. With nobody else there, or only others that flood as well, nothing is held: large
+ * groups are what makes many requests cheap.
  *
  * Tenants are told apart by their vshard. One asks for little if it had fewer than its share open
  * for DKT_BROKER_SHARE_MS. Two of those are remembered, the last one and the last but one, so that
@@ -68,6 +69,10 @@ bool dkt_rt_share_holds(dkt_router_t *self, dkt_instant_t now, uint32_t index)
 void dkt_rt_share_pass(dkt_router_t *self, dkt_instant_t now)
 {
     uint32_t i = 0;
+    if (now.mono_ms < self->share_due_mono_ms) {
+        return;
+    }
+    self->share_due_mono_ms = now.mono_ms + DKT_BROKER_SHARE_PACE_MS;
     while (i < self->held_vshard_count) {
         uint16_t vshard = self->held_vshards[i];
         dkt_rt_list_t *held = &self->held[vshard];

@@ -159,9 +159,7 @@ static void s_from_worker(rig_t *rig, uint8_t address, const dkt_w_t *w)
     dkt_address_t from = rig_address(address);
     assert(!w->failed);
     dkt_router_worker(rig->router, rig->now, &from, w->data, w->len);
-    if (!rig->in_round) {
-        dkt_router_flush(rig->router, rig->now);
-    }
+    dkt_router_flush(rig->router, rig->now);
 }
 
 static dkt_w_t s_begin(rig_t *rig, uint8_t worker, dkt_link_kind_t kind, uint64_t version)

@@ -42,7 +42,6 @@ typedef struct {
     dkt_token_secret_t secret;
     dkt_token_public_t public_key;
     const char *source;
-    bool in_round; /* what a worker says is followed by more in the same round: no flush */
     dkt_sent_t client_takes[RIG_PEERS_MAX], worker_takes[RIG_PEERS_MAX];
     rig_answer_t answers[RIG_LOG_MAX];
     uint32_t answer_count, client_messages, largest_group;

@@ -94,19 +94,27 @@ static void test_share_of_a_flood_beside_another(void **state)
     assert_int_equal(s_passed(S_LIGHT), 2);
 }
 
-static void test_share_moves_on_with_each_answer_in_order(void **state)
+static void test_share_goes_on_at_its_pace_in_order(void **state)
 {
     (void)state;
-    uint32_t next = 0;
+    uint32_t answered = 1, next = 0;
     s_send(S_LIGHT, S_LIGHT_ID, 5000);
     s_send_many(S_FLOODER, 0, S_FLOOD);
-    for (uint32_t i = 1; i < s_rig->request_count; i++) { /* it grows in here */
-        const rig_request_t request = s_rig->requests[i];
-        assert_int_equal(request.msgid, next++);
-        rig_answer(s_rig, 1, &request, "created");
-        dkt_router_flush(s_rig->router, s_rig->now);
-        const uint32_t passed = next + S_SHARE < S_FLOOD ? next + S_SHARE : S_FLOOD;
+    rig_pass(s_rig, DKT_BROKER_SHARE_PACE_MS, NULL, 0);
+    for (uint32_t passed = S_SHARE; passed <= S_FLOOD; passed += S_SHARE) {
         assert_int_equal(s_passed(S_FLOODER), passed);
+        for (; answered < s_rig->request_count; answered++) {
+            const rig_request_t request = s_rig->requests[answered];
+            assert_int_equal(request.msgid, next++);
+            rig_answer(s_rig, 1, &request, "created");
+        }
+        assert_int_equal(s_passed(S_FLOODER), passed);
+        if (passed < S_FLOOD) {
+            assert_in_range(dkt_router_due_mono_ms(s_rig->router), s_rig->now.mono_ms,
+                            s_rig->now.mono_ms + DKT_BROKER_SHARE_PACE_MS);
+        }
+        s_rig->now.mono_ms += DKT_BROKER_SHARE_PACE_MS;
+        dkt_router_flush(s_rig->router, s_rig->now);
     }
     assert_int_equal(next, S_FLOOD);
     assert_int_equal(rig_counts(s_rig).held, 0);
@@ -118,9 +126,11 @@ static void test_share_nobody_overtakes_what_is_held(void **state)
     s_send(S_LIGHT, S_LIGHT_ID, 5000);
     s_send_many(S_FLOODER, 0, S_SHARE + 1);
     const rig_request_t request = s_rig->requests[1];
-    s_rig->in_round = true;
     rig_answer(s_rig, 1, &request, "created");
     s_send(S_FLOODER, S_SHARE + 1, 5000);
+    assert_int_equal(s_passed(S_FLOODER), S_SHARE);
+    s_rig->now.mono_ms += DKT_BROKER_SHARE_PACE_MS;
+    dkt_router_flush(s_rig->router, s_rig->now);
     assert_int_equal(s_passed(S_FLOODER), S_SHARE + 1);
     assert_int_equal(rig_last_request(s_rig)->msgid, S_SHARE);
 }
@@ -314,7 +324,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_share_all_goes_on_while_nobody_else_is_served),
         T(test_share_of_a_flood_beside_another),
-        T(test_share_moves_on_with_each_answer_in_order),
+        T(test_share_goes_on_at_its_pace_in_order),
         T(test_share_nobody_overtakes_what_is_held),
         T(test_share_ends_with_the_others_silence),
         T(test_share_does_not_bind_two_that_both_flood),
