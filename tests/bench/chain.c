@@ -401,6 +401,7 @@ void chain_destroy(void)
 {
     dkt_env_t *env = &chain->env;
     dkt_node_drop_all(chain->node);
+    dkt_node_free_room(chain->node);
     dkt_wake_fini(&chain->node->wake);
     free(chain->node->links[0].out);
     free(chain->node);
