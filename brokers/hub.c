@@ -17,15 +17,13 @@
 #include "lib/edge/log.h"
 #include "lib/edge/zap.h"
 
-/* A round is about as large as a message of requests can be: what was received goes on while the
- * next ones are received, and the worker does not wait for the end of all that has come. */
-#define S_ROUND_MESSAGES      512 /* received from one client socket before sending */
-#define S_ROUND_FRAMES        DKT_FRAMES_PER_MESSAGE_MAX
-#define S_ROUND_LINK_MESSAGES 64    /* from workers; they are kept until the flush */
-#define S_ROUND_LINK_BYTES    32768 /* and their bytes, which is as many answers */
-#define S_READY_WAIT_MS       20000 /* for the first table, before "ready" is said without one */
-#define S_FIXED_ITEMS         3     /* polled also while it drains: all but clients */
-#define S_DRAIN_MS            1000  /* for what is in flight when the broker ends */
+#define S_ROUND_MESSAGES      512     /* received from one client socket before sending */
+#define S_ROUND_FRAMES        4096    /* and frames */
+#define S_ROUND_LINK_MESSAGES 64      /* from workers; they are kept until the flush */
+#define S_ROUND_LINK_BYTES    4194304 /* and their bytes */
+#define S_READY_WAIT_MS       20000   /* for the first table, before "ready" is said without one */
+#define S_FIXED_ITEMS         3       /* polled also while it drains: all but clients */
+#define S_DRAIN_MS            1000    /* for what is in flight when the broker ends */
 #define S_US_PER_MS           1000
 
 enum { S_PUBLIC, S_INTERNAL, S_WORKERS, S_SOCKETS };
@@ -245,9 +243,6 @@ static bool s_round(dkt_hub_t *self, bool sleep, bool *end)
         zmq_poll(items, self->draining ? S_FIXED_ITEMS : S_FIXED_ITEMS + 2, wait_ms);
     }
     bool received = s_receive_workers(self);
-    if (received) {
-        s_flush(self); /* clients ask anew while the next requests are read */
-    }
     if (!self->draining) {
         received |= s_receive_clients(self, S_INTERNAL);
         received |= s_receive_clients(self, S_PUBLIC);

@@ -160,7 +160,7 @@ void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer)
         return;
     }
     if (link->out_count > 0 &&
-        (link->out_count == DKT_NODE_CHUNK || link->w.max - link->w.len < bytes)) {
+        (link->out_count == UINT16_MAX || link->w.max - link->w.len < bytes)) {
         s_flush_link(self, link);
     }
     if (link->out_count == 0) {
@@ -284,6 +284,5 @@ void dkt_node_read(dkt_node_t *self, dkt_node_link_t *link)
             self->counts.bad_frames++;
         }
         zmq_msg_close(&frame);
-        dkt_node_feed(self); /* the actors work while the next message is read */
     }
 }

@@ -36,11 +36,10 @@ struct dkt_actor {
     dkt_pgstore_t *store;
     dkt_relay_feed_t feed;
     dkt_mail_t *out_head, *out_tail; /* answers of this turn */
-    uint32_t out_count;
-    dkt_tenant_counts_t counted; /* what the worker's statistics have of this tenant */
-    atomic_uint *connections;    /* of its cluster, for the statistics */
-    uint32_t connected;          /* of them, 0 or 1 */
-    bool fresh;                  /* something was fed and not flushed */
+    dkt_tenant_counts_t counted;     /* what the worker's statistics have of this tenant */
+    atomic_uint *connections;        /* of its cluster, for the statistics */
+    uint32_t connected;              /* of them, 0 or 1 */
+    bool fresh;                      /* something was fed and not flushed */
     dkt_actor_turn_t turn;
     bool turn_asked;          /* and not left since: it has a place, or waits for one */
     int64_t turn_due_mono_ms; /* it goes without one then; INT64_MAX: it does not wait */
@@ -86,16 +85,12 @@ static void s_flush_out(dkt_actor_t *self)
     assert(pushed);
     self->out_head = NULL;
     self->out_tail = NULL;
-    self->out_count = 0;
 }
 
 static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
 {
     s_append(&self->out_head, &self->out_tail, mail);
     atomic_fetch_sub(&self->open_count, 1);
-    if (++self->out_count == DKT_NODE_CHUNK) {
-        s_flush_out(self);
-    }
 }
 
 static void s_port_give_back(void *ctx, dkt_work_t *work);

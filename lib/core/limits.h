@@ -237,7 +237,6 @@
 #define DKT_LOCK_RETRY_MAX_MS 50
 #define DKT_HOLDER_ASK_MS     100    /* and ask who holds it at most this often */
 #define DKT_PARKED_MAX        4096   /* requests ahead of this worker's table, then `moved` */
-#define DKT_NODE_CHUNK        256    /* answers that go on while others are still being made */
 #define DKT_NODE_OPEN_MAX     131072 /* requests open in one worker: two brokers' worth */
 #define DKT_NODE_RECORDS_MAX  65536  /* tenants a node loop remembers, active or not */
 #define DKT_SUSPECTS_MAX      1024   /* request ids of one failed group */
