@@ -292,6 +292,7 @@ static dkt_node_t *s_new(const dkt_node_config_t *config)
     }
     TAILQ_INIT(&self->waiting);
     dkt_wake_init(&self->wake);
+    self->works.room_bytes = sizeof(dkt_work_mail_t) + DKT_FRAME_BYTES_USUAL;
     self->probe_mono_ms = self->now_mono_ms + config->env->probe_ms;
     return self;
 }
@@ -305,7 +306,7 @@ static void s_destroy(dkt_node_t *self)
         self->parked_head = next;
     }
     dkt_node_close_links(self);
-    dkt_node_free_room(self);
+    dkt_spare_fini(&self->works);
     dkt_wake_fini(&self->wake);
     if (self->ready_fd >= 0) {
         close(self->ready_fd);

@@ -23,6 +23,7 @@
 
 #include "lib/core/directory.h"
 #include "lib/core/gate.h"
+#include "lib/core/spare.h"
 #include "lib/core/wake.h"
 #include "workers/mail.h"
 #include "workers/tenant_actor.h"
@@ -132,8 +133,7 @@ typedef struct {
     uint32_t actors_max, actor_count;
     dkt_record_t *fed;   /* those whose actors were given works in this turn */
     uint32_t open_count; /* requests that are somewhere in this process */
-    dkt_mail_t *spare;   /* memory of works that were answered */
-    uint32_t spare_count;
+    dkt_spare_t works;   /* memory of works, and of the answers that they become */
     dkt_mail_t *parked_head, *parked_tail;
     uint32_t parked_count;
     int64_t sweep_mono_ms, backoff_mono_ms, refresh_mono_ms;
@@ -178,11 +178,6 @@ void dkt_node_fail(dkt_node_t *self, dkt_work_mail_t *work, dkt_status_t status,
 void dkt_node_moved(dkt_node_t *self, dkt_work_mail_t *work);
 /* NOT_FOUND, but a login takes as long as with a wrong password and gets the same answer. */
 void dkt_node_unknown(dkt_node_t *self, dkt_work_mail_t *work);
-
-/* Memory for a work with that much of a body, and of an answer that was sent. */
-dkt_work_mail_t *dkt_node_take_room(dkt_node_t *self, size_t body_len);
-void dkt_node_give_room(dkt_node_t *self, dkt_answer_mail_t *answer);
-void dkt_node_free_room(dkt_node_t *self);
 
 /* -- node_record.c: records and what waits for them -- */
 

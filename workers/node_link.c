@@ -156,7 +156,7 @@ void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer)
     size_t bytes = dkt_link_answer_bytes(&row);
     if (!link || bytes > DKT_LINK_BYTES_MAX - DKT_LINK_HEADER_BYTES) {
         self->counts.dropped_answers++;
-        dkt_node_give_room(self, answer);
+        dkt_spare_give(&self->works, answer);
         return;
     }
     if (link->out_count > 0 &&
@@ -169,7 +169,7 @@ void dkt_node_send_answer(dkt_node_t *self, dkt_answer_mail_t *answer)
     }
     dkt_link_put_answer(&link->w, &row);
     link->out_count++;
-    dkt_node_give_room(self, answer);
+    dkt_spare_give(&self->works, answer);
 }
 
 void dkt_node_flush(dkt_node_t *self)

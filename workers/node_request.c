@@ -4,7 +4,6 @@
  * their tenant's actor; a few are the directory's business and go to the accounts actor.
  */
 #include <assert.h>
-#include <malloc.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +17,6 @@
 #define S_RETRY_AFTER_MS  100
 #define S_HASH_RETRY_MS   1000 /* a full hashing queue takes 1.8 s to empty */
 #define S_MILLI           1000
-#define S_ROOM_BYTES      1024 /* of a work: with the frames that are usual */
-#define S_SPARES_MAX      2048
 
 /* -- answers -- */
 
@@ -246,50 +243,13 @@ static bool s_client_of(dkt_node_t *self, const dkt_request_t *request, dkt_clie
            s_is_genuine(self, client);
 }
 
-/* Works are made and, as answers, freed by the node loop, thousands after each other, which malloc
- * keeps apart by their lengths: here all of the usual lengths are alike, and the last one freed,
- * which is in the cache, is the next one used. Others may free them, too. */
-dkt_work_mail_t *dkt_node_take_room(dkt_node_t *self, size_t body_len)
-{
-    size_t bytes = sizeof(dkt_work_mail_t) + body_len;
-    dkt_mail_t *spare = bytes <= S_ROOM_BYTES ? self->spare : NULL;
-    if (spare) {
-        self->spare = spare->next;
-        self->spare_count--;
-        return (dkt_work_mail_t *)spare;
-    }
-    dkt_work_mail_t *work = malloc(bytes <= S_ROOM_BYTES ? S_ROOM_BYTES : bytes);
-    if (!work) {
-        abort();
-    }
-    return work;
-}
-
-void dkt_node_give_room(dkt_node_t *self, dkt_answer_mail_t *answer)
-{
-    if (malloc_usable_size(answer) < S_ROOM_BYTES || self->spare_count >= S_SPARES_MAX) {
-        free(answer);
-        return;
-    }
-    answer->mail.next = self->spare;
-    self->spare = &answer->mail;
-    self->spare_count++;
-}
-
-void dkt_node_free_room(dkt_node_t *self)
-{
-    while (self->spare) {
-        dkt_mail_t *next = self->spare->next;
-        free(self->spare);
-        self->spare = next;
-    }
-    self->spare_count = 0;
-}
-
 static dkt_work_mail_t *s_make_work(dkt_node_t *self, const dkt_node_link_t *link,
                                     dkt_table_version_t table, const dkt_link_request_t *request)
 {
-    dkt_work_mail_t *work = dkt_node_take_room(self, request->body.len);
+    dkt_work_mail_t *work = dkt_spare_take(&self->works, sizeof *work + request->body.len);
+    if (!work) {
+        abort();
+    }
     memset(work, 0, offsetof(dkt_work_mail_t, work.head)); /* what is behind it is written whole */
     work->table = table;
     work->work.seq = request->seq;

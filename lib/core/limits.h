@@ -122,6 +122,10 @@
 #define DKT_BROKER_PENDING_BYTES 134217728 /* and their copies kept for a resend: 128 MiB */
 #define DKT_MOVED_PARK_MS        200       /* a worker parks a request that is ahead of its table */
 
+/* -- memory of requests that is used again (spare.h), in brokers and workers -- */
+#define DKT_FRAME_BYTES_USUAL 512  /* of a create_ticket 445: a token is most of it */
+#define DKT_SPARES_MAX        2048 /* kept after a burst: 1 to 2 MiB */
+
 /* -- broker -- */
 #define DKT_BROKER_CONNECTIONS_MAX 16384 /* clients with something open: above it `overloaded` */
 #define DKT_BROKER_VSHARD_MAX      8192  /* open requests of one vshard: no tenant fills a broker */

@@ -156,7 +156,7 @@ void dkt_rt_close(dkt_router_t *self, uint32_t index)
     self->open_of_vshard[open->vshard]--;
     self->counts.open--;
     self->counts.pending_bytes -= open->len;
-    dkt_rt_body_give(self, open->body, open->len);
+    dkt_spare_give(&self->bodies, open->body);
     open->body = NULL;
     open->seq = 0;
     open->state = DKT_RT_FREE;
@@ -214,7 +214,7 @@ static bool s_open(dkt_router_t *self, dkt_instant_t now, uint32_t connection, d
                    const dkt_request_t *request, const dkt_rt_checked_t *checked, dkt_err_t *err)
 {
     const char *full = s_full(self, connection, checked->vshard, frame.len);
-    uint8_t *body = full ? NULL : dkt_rt_body_take(self, frame.len);
+    uint8_t *body = full ? NULL : dkt_spare_take(&self->bodies, frame.len);
     if (!body) {
         (void)dkt_fail(err, DKT_OVERLOADED, NULL, "%s", full ? full : "no memory for it");
         err->retry_after_ms = DKT_BROKER_RETRY_AFTER_MS;
@@ -395,6 +395,7 @@ dkt_router_t *dkt_router_new(const dkt_router_config_t *config, const dkt_router
         self->config.pending_bytes_max = DKT_BROKER_PENDING_BYTES;
     }
     assert(self->config.pending_max <= DKT_BROKER_PENDING_MAX);
+    self->bodies.room_bytes = DKT_FRAME_BYTES_USUAL;
     self->open_free = self->connection_free = DKT_RT_NONE;
     self->dirty_first = self->stuck_first = DKT_RT_NONE;
     self->retry_mono_ms = INT64_MAX;
@@ -432,7 +433,7 @@ void dkt_router_destroy(dkt_router_t **self_p)
         dkt_rt_connections_fini(self);
     }
     dkt_rt_tokens_forget(self);
-    dkt_rt_bodies_fini(self);
+    dkt_spare_fini(&self->bodies);
     free(self->opens);
     free(self->connections);
     free(self->batch);

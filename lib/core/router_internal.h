@@ -16,6 +16,7 @@
 #define DKT_CORE_ROUTER_INTERNAL_H
 
 #include "lib/core/router.h"
+#include "lib/core/spare.h"
 
 #define DKT_RT_NONE         UINT32_MAX
 #define DKT_RT_WHEEL_SLOTS  4096 /* times 16 ms: 65 s, longer than any budget with its grace */
@@ -134,8 +135,7 @@ struct dkt_router {
     dkt_rt_open_t *opens;
     uint32_t open_used, open_free; /* never used from here on; head of the free ones */
     uint64_t seq_count;
-    uint8_t *spare; /* bodies of the usual size that nobody uses */
-    uint32_t spare_count;
+    dkt_spare_t bodies; /* memory of their frames */
     dkt_rt_list_t waiting;
     int64_t retry_mono_ms; /* earliest retry of the waiting ones */
     dkt_rt_list_t wheel[DKT_RT_WHEEL_SLOTS];
@@ -194,14 +194,6 @@ void dkt_rt_fail(dkt_router_t *self, dkt_instant_t now, uint32_t index, const dk
 void dkt_rt_unavailable(dkt_router_t *self, dkt_instant_t now, uint32_t index, const char *why);
 /* Runs the checks of a request that waited for the keys; false: it was answered and closed. */
 DKT_CHECKED bool dkt_rt_check_again(dkt_router_t *self, dkt_instant_t now, uint32_t index);
-
-/* -- router_body.c -------------------------------------------------------------------------------
- */
-
-/* Room for the frame of an open request, NULL without memory; and what is done with it. */
-uint8_t *dkt_rt_body_take(dkt_router_t *self, uint32_t len);
-void dkt_rt_body_give(dkt_router_t *self, uint8_t *body, uint32_t len);
-void dkt_rt_bodies_fini(dkt_router_t *self);
 
 /* -- router_check.c ------------------------------------------------------------------------------
  */

@@ -26,10 +26,10 @@ static bool s_another_asks_for_little(const dkt_router_t *self, dkt_instant_t no
     return now.mono_ms < light->until_mono_ms;
 }
 
-static bool s_is_over(const dkt_router_t *self, dkt_instant_t now, uint16_t vshard)
+/* Were so many of its requests not held. */
+static bool s_is_over(const dkt_router_t *self, dkt_instant_t now, uint16_t vshard, uint32_t passed)
 {
-    return s_passed(self, vshard) >= DKT_BROKER_SHARE_OPEN &&
-           s_another_asks_for_little(self, now, vshard);
+    return passed > DKT_BROKER_SHARE_OPEN && s_another_asks_for_little(self, now, vshard);
 }
 
 /* A request of that vshard has come. */
@@ -54,9 +54,8 @@ bool dkt_rt_share_holds(dkt_router_t *self, dkt_instant_t now, uint32_t index)
     }
     uint16_t vshard = open->vshard;
     s_weigh(self, now, vshard);
-    /* The request itself is open, and has not passed. */
-    if (self->held[vshard].count == 0 && (s_passed(self, vshard) <= DKT_BROKER_SHARE_OPEN ||
-                                          !s_another_asks_for_little(self, now, vshard))) {
+    if (self->held[vshard].count == 0 &&
+        !s_is_over(self, now, vshard, s_passed(self, vshard))) { /* this one is open already */
         return false;
     }
     if (!self->is_held[vshard]) {
@@ -76,7 +75,7 @@ void dkt_rt_share_pass(dkt_router_t *self, dkt_instant_t now)
     while (i < self->held_vshard_count) {
         uint16_t vshard = self->held_vshards[i];
         dkt_rt_list_t *held = &self->held[vshard];
-        while (held->count > 0 && !s_is_over(self, now, vshard)) {
+        while (held->count > 0 && !s_is_over(self, now, vshard, s_passed(self, vshard) + 1)) {
             uint32_t index = held->first;
             dkt_rt_unplace(self, index);
             dkt_rt_place(self, now, index);

@@ -307,6 +307,7 @@ static void s_make_node(void)
     }
     TAILQ_INIT(&node->waiting);
     dkt_wake_init(&node->wake);
+    node->works.room_bytes = sizeof(dkt_work_mail_t) + DKT_FRAME_BYTES_USUAL;
     node->links[0].used = true;
     node->links[0].id = 1 << 8;
     node->links[0].out = dkt_mail_alloc(DKT_LINK_BYTES_MAX);
@@ -401,7 +402,7 @@ void chain_destroy(void)
 {
     dkt_env_t *env = &chain->env;
     dkt_node_drop_all(chain->node);
-    dkt_node_free_room(chain->node);
+    dkt_spare_fini(&chain->node->works);
     dkt_wake_fini(&chain->node->wake);
     free(chain->node->links[0].out);
     free(chain->node);

@@ -16,6 +16,7 @@
 #include <jansson.h>
 
 #include "lib/core/event.h"
+#include "support_random.h"
 
 #define T_AT_MS    INT64_C(1795344563523) /* 2026-11-22T10:49:23.523Z */
 #define T_MINUTE   29922410u
@@ -156,21 +157,13 @@ static void test_event_count_refuses_foreign_bytes(void **state)
 
 /* -- the writer beside a naive one -- */
 
-#define T_ROWS        600
-#define T_ROW_EVENTS  40
-#define T_TEXT_BYTES  (T_ROW_EVENTS * 2048)
-#define T_PICK(array) ((array)[s_random() % (sizeof(array) / sizeof((array)[0]))])
+#define T_ROWS       600
+#define T_ROW_EVENTS 40
+#define T_TEXT_BYTES (T_ROW_EVENTS * 2048)
+#define T_PICK(array)                                                                              \
+    ((array)[random_of_any_size(&s_random_state) % (sizeof(array) / sizeof((array)[0]))])
 
 static uint64_t s_random_state = 1;
-
-/* xorshift; of every size. */
-static uint64_t s_random(void)
-{
-    s_random_state ^= s_random_state << 13;
-    s_random_state ^= s_random_state >> 7;
-    s_random_state ^= s_random_state << 17;
-    return s_random_state >> (s_random_state & 63);
-}
 
 static int64_t s_random_ms(void)
 {
@@ -187,13 +180,13 @@ static int64_t s_random_ms(void)
         INT64_C(253402300800000),
         INT64_MAX,
     };
-    switch (s_random() % 3) {
+    switch (random_of_any_size(&s_random_state) % 3) {
     case 0:
         return T_PICK(edges);
     case 1:
-        return (int64_t)(s_random() & INT64_MAX);
+        return (int64_t)(random_of_any_size(&s_random_state) & INT64_MAX);
     default:
-        return T_AT_MS + (int64_t)(s_random() % 3000);
+        return T_AT_MS + (int64_t)(random_of_any_size(&s_random_state) % 3000);
     }
 }
 
@@ -204,9 +197,9 @@ static dkt_event_t s_random_event(void)
     static const char *const traces[] = {
         NULL, "", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "\"\\\r"};
     const char *class_name = T_PICK(classes), *trace = T_PICK(traces);
-    uint64_t at = s_random();
+    uint64_t at = random_of_any_size(&s_random_state);
     return (dkt_event_t){
-        .type = (dkt_event_type_t)(s_random() % DKT_EVENT_COUNT),
+        .type = (dkt_event_type_t)(random_of_any_size(&s_random_state) % DKT_EVENT_COUNT),
         .number = at & INT64_MAX,
         .at_ms = s_random_ms(),
         .minute = at % 2 ? (uint32_t)at : T_MINUTE,
@@ -298,7 +291,7 @@ static void test_event_text_is_the_naive_one(void **state)
     const dkt_client_t client = s_client();
     dkt_group_init(&group);
     for (int i = 0; i < T_ROWS; i++) {
-        uint32_t count = 1 + (uint32_t)(s_random() % T_ROW_EVENTS);
+        uint32_t count = 1 + (uint32_t)(random_of_any_size(&s_random_state) % T_ROW_EVENTS);
         dkt_group_reset(&group);
         for (uint32_t j = 0; j < count; j++) {
             events[j] = s_random_event();
@@ -306,14 +299,15 @@ static void test_event_text_is_the_naive_one(void **state)
                                         events[j].minute, events[j].deadline_ms,
                                         (const char *)events[j].class_name.data,
                                         events[j].traceparent));
-            if (s_random() % 2) { /* its tag is known */
+            if (random_of_any_size(&s_random_state) % 2) { /* its tag is known */
                 dkt_id_text_t ticket;
                 dkt_group_tag(&group, dkt_ticket_text(&s_keys, &client, events[j].number, &ticket));
             }
         }
         dkt_commit_t commit;
         assert_true(dkt_group_seal(&group, 1, T_AT_MS, &commit));
-        dkt_event_row_t row = {.seq = s_random(), .events = commit.journal_events};
+        dkt_event_row_t row = {.seq = random_of_any_size(&s_random_state),
+                               .events = commit.journal_events};
         s_check_row(&row, events, count); /* as it is read from the store */
         row.tags = commit.journal_tags;
         s_check_row(&row, events, count);

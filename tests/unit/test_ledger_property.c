@@ -17,6 +17,7 @@
 #include "lib/core/ledger.h"
 #include "support_follow.h"
 #include "support_model.h"
+#include "support_random.h"
 
 #define SEED_DEFAULT     20240611
 #define EPOCH_MINUTE     29000000u /* about 2025 */
@@ -26,23 +27,9 @@
 /* -- chance --------------------------------------------------------------------------------------
  */
 
-/* splitmix64: every seed is a good one. */
-static uint64_t s_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static uint32_t s_below(uint64_t *state, uint32_t bound)
-{
-    return (uint32_t)(s_random(state) % bound);
-}
-
 static bool s_chance(uint64_t *state, uint32_t permille)
 {
-    return s_below(state, PERMILLE) < permille;
+    return random_below(state, PERMILLE) < permille;
 }
 
 static uint64_t s_env(const char *name, uint64_t otherwise)
@@ -81,7 +68,7 @@ static void s_random_limits(uint64_t *random, dkt_settings_t *settings)
     static const uint16_t steps[LIMIT_STEP_COUNT] = {1000, 1000, 900, 750, 600, 500, 334, 0};
     uint32_t at = 0;
     for (uint8_t i = 0; i < settings->class_count; i++) {
-        at += s_below(random, LIMIT_STEP_COUNT - at);
+        at += random_below(random, LIMIT_STEP_COUNT - at);
         bool own = s_chance(random, 900);
         settings->classes[i].limit_permille = own ? steps[at] : DKT_PERMILLE;
     }
@@ -93,12 +80,12 @@ static void s_random_settings(s_run_t *run, dkt_settings_t *settings)
     uint32_t span = run->profile->level_max - DKT_LEVEL_MIN_MINUTES + 1;
     dkt_err_t err = {0};
     memset(settings, 0, sizeof *settings);
-    settings->resolvers = (uint16_t)(1 + s_below(random, 3));
+    settings->resolvers = (uint16_t)(1 + random_below(random, 3));
     settings->rebooking = s_chance(random, run->profile->rebooking_permille);
     bool used[DKT_LEVEL_MAX_MINUTES + 1] = {false};
-    uint32_t wish = 1 + s_below(random, span < 4 ? span : 4);
+    uint32_t wish = 1 + random_below(random, span < 4 ? span : 4);
     while (settings->class_count < wish) {
-        uint32_t level = DKT_LEVEL_MIN_MINUTES + s_below(random, span);
+        uint32_t level = DKT_LEVEL_MIN_MINUTES + random_below(random, span);
         if (!used[level]) {
             dkt_class_t *added = &settings->classes[settings->class_count++];
             snprintf(added->name, sizeof added->name, "level%u", level);
@@ -116,7 +103,7 @@ static void s_random_settings(s_run_t *run, dkt_settings_t *settings)
 
 static uint8_t s_any_class(s_run_t *run)
 {
-    return (uint8_t)s_below(&run->random, run->follow.model.settings.class_count);
+    return (uint8_t)random_below(&run->random, run->follow.model.settings.class_count);
 }
 
 /* Mostly a live ticket, now and then one that is over or never was. */
@@ -124,9 +111,9 @@ static uint64_t s_any_ticket(s_run_t *run)
 {
     const model_t *model = &run->follow.model;
     if (model->promise_count == 0 || s_chance(&run->random, 100)) {
-        return 1 + s_below(&run->random, (uint32_t)run->next_ticket + 1);
+        return 1 + random_below(&run->random, (uint32_t)run->next_ticket + 1);
     }
-    return model->promises[s_below(&run->random, model->promise_count)].promise.ticket;
+    return model->promises[random_below(&run->random, model->promise_count)].promise.ticket;
 }
 
 /* -- the operations ------------------------------------------------------------------------------
@@ -144,7 +131,7 @@ static void s_do_admit(s_run_t *run)
 static void s_do_hold(s_run_t *run)
 {
     static const uint32_t ttls_ms[] = {1000, 1500, 30000, 61000, 300000};
-    uint32_t ttl_ms = ttls_ms[s_below(&run->random, sizeof ttls_ms / sizeof ttls_ms[0])];
+    uint32_t ttl_ms = ttls_ms[random_below(&run->random, sizeof ttls_ms / sizeof ttls_ms[0])];
     (void)follow_hold(&run->follow, s_any_class(run), ttl_ms, run->next_nonce++);
 }
 
@@ -152,13 +139,13 @@ static void s_do_allocate(s_run_t *run)
 {
     const model_t *model = &run->follow.model;
     if (model->hold_count == 0 || s_chance(&run->random, 100)) {
-        uint64_t nonce = 1 + s_below(&run->random, (uint32_t)run->next_nonce + 1);
+        uint64_t nonce = 1 + random_below(&run->random, (uint32_t)run->next_nonce + 1);
         if (!model_find_hold(&run->follow.model, nonce)) {
             follow_allocate(&run->follow, nonce, model->now_ms + 1000, run->next_ticket++);
         }
         return;
     }
-    const model_hold_t *hold = &model->holds[s_below(&run->random, model->hold_count)];
+    const model_hold_t *hold = &model->holds[random_below(&run->random, model->hold_count)];
     follow_allocate(&run->follow, hold->nonce, hold->expires_ms, run->next_ticket++);
 }
 
@@ -167,7 +154,7 @@ static void s_do_expire(s_run_t *run)
 {
     const model_t *model = &run->follow.model;
     if (model->hold_count > 0) {
-        model_hold_t hold = model->holds[s_below(&run->random, model->hold_count)];
+        model_hold_t hold = model->holds[random_below(&run->random, model->hold_count)];
         follow_pass(&run->follow, hold.expires_ms, 0);
         follow_allocate(&run->follow, hold.nonce, hold.expires_ms, run->next_ticket++);
     }
@@ -178,16 +165,16 @@ static void s_do_allocate_lost(s_run_t *run)
     uint8_t class_index = s_any_class(run);
     model_window_t window = model_window(&run->follow.model, class_index);
     uint32_t span = window.last >= window.first ? window.last - window.first + 3 : 3;
-    uint32_t minute = window.first - 1 + s_below(&run->random, span);
+    uint32_t minute = window.first - 1 + random_below(&run->random, span);
     follow_allocate_lost(&run->follow, class_index, minute, run->next_ticket++);
 }
 
 static void s_do_release(s_run_t *run)
 {
     const model_t *model = &run->follow.model;
-    uint64_t nonce = 1 + s_below(&run->random, (uint32_t)run->next_nonce + 1);
+    uint64_t nonce = 1 + random_below(&run->random, (uint32_t)run->next_nonce + 1);
     if (model->hold_count > 0 && s_chance(&run->random, 900)) {
-        nonce = model->holds[s_below(&run->random, model->hold_count)].nonce;
+        nonce = model->holds[random_below(&run->random, model->hold_count)].nonce;
     }
     follow_release(&run->follow, nonce);
 }
@@ -204,25 +191,25 @@ static void s_do_resolve(s_run_t *run)
 
 static void s_do_pass_ms(s_run_t *run)
 {
-    int64_t target_ms = run->follow.model.now_ms + s_below(&run->random, 20000);
-    follow_pass(&run->follow, target_ms, s_below(&run->random, DKT_COMMIT_BUDGET_MS));
+    int64_t target_ms = run->follow.model.now_ms + random_below(&run->random, 20000);
+    follow_pass(&run->follow, target_ms, random_below(&run->random, DKT_COMMIT_BUDGET_MS));
 }
 
 /* Ticks may come late, but inside their minute. */
 static void s_do_pass_minutes(s_run_t *run)
 {
-    int64_t target_ms = run->follow.model.now_ms + s_below(&run->random, 3 * DKT_MINUTE_MS);
-    follow_pass(&run->follow, target_ms, s_below(&run->random, DKT_MINUTE_MS));
+    int64_t target_ms = run->follow.model.now_ms + random_below(&run->random, 3 * DKT_MINUTE_MS);
+    follow_pass(&run->follow, target_ms, random_below(&run->random, DKT_MINUTE_MS));
 }
 
 static int64_t s_jump_ms(s_run_t *run)
 {
-    uint32_t minutes = 1 + s_below(&run->random, run->profile->level_max + 2);
+    uint32_t minutes = 1 + random_below(&run->random, run->profile->level_max + 2);
     if (s_chance(&run->random, 700)) {
         minutes = 1 + minutes % 3;
     }
     return run->follow.model.now_ms + (int64_t)minutes * DKT_MINUTE_MS +
-           s_below(&run->random, DKT_MINUTE_MS);
+           random_below(&run->random, DKT_MINUTE_MS);
 }
 
 /* A living owner that slept: minutes are missed, the next tick settles them. */
@@ -241,7 +228,7 @@ static void s_do_reload(s_run_t *run)
     if (s_chance(&run->random, 500)) {
         model_advance(&run->follow.model, s_jump_ms(run));
     }
-    follow_reload(&run->follow, s_random(&run->random));
+    follow_reload(&run->follow, random_next(&run->random));
 }
 
 static void s_do_resize(s_run_t *run)
@@ -319,7 +306,7 @@ static const s_op_t *s_pick(s_run_t *run)
     for (size_t i = 0; i < OP_COUNT; i++) {
         total += s_ops[i].weight;
     }
-    uint32_t at = s_below(&run->random, total);
+    uint32_t at = random_below(&run->random, total);
     size_t index = 0;
     while (at >= s_ops[index].weight) {
         at -= s_ops[index++].weight;
@@ -335,19 +322,19 @@ static void s_crowd(s_run_t *run)
     uint64_t *random = &run->random;
     uint8_t slowest = (uint8_t)(model->settings.class_count - 1);
     model_window_t window = model_window(model, slowest);
-    uint32_t gaps_permille = s_below(random, 60);
+    uint32_t gaps_permille = random_below(random, 60);
     for (uint32_t minute = window.first; minute + 2 <= window.last; minute++) {
         for (uint16_t lane = 0; lane < model->settings.resolvers; lane++) {
             if (!s_chance(random, gaps_permille)) {
                 int64_t deadline_ms =
                     model_start_ms(minute + 2 + s_chance(random, 300)) - s_chance(random, 200);
                 deadline_ms += deadline_ms < model_start_ms(minute + 1) ? DKT_MINUTE_MS : 0;
-                model_add(model, run->next_ticket++, (uint8_t)s_below(random, slowest + 1u),
+                model_add(model, run->next_ticket++, (uint8_t)random_below(random, slowest + 1u),
                           deadline_ms, (dkt_place_t){minute, lane});
             }
         }
     }
-    follow_reload(follow, s_random(random));
+    follow_reload(follow, random_next(random));
 }
 
 static void s_play(s_run_t *run, uint64_t sequence)
@@ -359,8 +346,8 @@ static void s_play(s_run_t *run, uint64_t sequence)
     run->follow.step = 0;
     run->follow.op = "new";
     s_random_settings(run, &settings);
-    int64_t now_ms = model_start_ms(EPOCH_MINUTE + s_below(&run->random, 1000)) +
-                     s_below(&run->random, DKT_MINUTE_MS);
+    int64_t now_ms = model_start_ms(EPOCH_MINUTE + random_below(&run->random, 1000)) +
+                     random_below(&run->random, DKT_MINUTE_MS);
     follow_open(&run->follow, &settings, now_ms);
     if (run->profile->crowded) {
         s_crowd(run);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "lib/core/link.h"
+#include "support_random.h"
 
 #define S_BUFFER_BYTES 65536
 #define S_FLIPS        20000
@@ -18,14 +19,6 @@
 static uint8_t s_buffer[S_BUFFER_BYTES];
 static const dkt_table_version_t s_version = {.epoch = 7, .version = UINT64_C(0x1122334455667788)};
 static const dkt_incarnation_t s_sender = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}};
-
-static uint64_t s_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
 
 static dkt_link_request_t s_make_request(void)
 {
@@ -374,10 +367,10 @@ static void test_link_random_flips_never_crash(void **state)
         dkt_w_t w = s_writers[i % (sizeof s_writers / sizeof *s_writers)]();
         uint8_t *copy = malloc(w.len);
         memcpy(copy, w.data, w.len);
-        uint64_t flips = 1 + s_random(&seed) % 8;
+        uint64_t flips = 1 + random_next(&seed) % 8;
         for (uint64_t k = 0; k < flips; k++) {
-            size_t span = s_random(&seed) % 2 ? 64 : w.len;
-            copy[s_random(&seed) % (span < w.len ? span : w.len)] = (uint8_t)s_random(&seed);
+            size_t span = random_next(&seed) % 2 ? 64 : w.len;
+            copy[random_next(&seed) % (span < w.len ? span : w.len)] = (uint8_t)random_next(&seed);
         }
         refused += s_read_all(copy, w.len) ? 0 : 1;
         free(copy);

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "lib/core/relay.h"
+#include "support_random.h"
 
 #define T_ROWS_MAX  400
 #define T_WIRE_MAX  4096
@@ -190,12 +191,6 @@ typedef struct {
     uint64_t from; /* every row from here on must be in the stream in the end */
 } t_world_t;
 
-static uint32_t s_random(t_world_t *world, uint32_t below)
-{
-    world->random = world->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(world->random >> 33) % below;
-}
-
 static void s_feed(t_world_t *world, dkt_relay_event_t event)
 {
     dkt_relay_out_t out;
@@ -241,7 +236,7 @@ static void s_deliver(t_world_t *world)
     t_message_t message = world->wire[0];
     memmove(world->wire, world->wire + 1, --world->wire_count * sizeof *world->wire);
     s_store(world, message);
-    for (uint32_t i = 0; i < 1 + (s_random(world, 20) == 0 ? 1u : 0u); i++) {
+    for (uint32_t i = 0; i < 1 + (random_below(&world->random, 20) == 0 ? 1u : 0u); i++) {
         if (world->ack_count < T_WIRE_MAX) {
             world->ack_seqs[world->ack_count] = world->stream.stream_seq;
             world->acks[world->ack_count++] = message;
@@ -259,7 +254,7 @@ static void s_ack(t_world_t *world)
     world->ack_count--;
     memmove(world->acks, world->acks + 1, world->ack_count * sizeof *world->acks);
     memmove(world->ack_seqs, world->ack_seqs + 1, world->ack_count * sizeof *world->ack_seqs);
-    if (s_random(world, 30) != 0 && world->alive) { /* else it is lost */
+    if (random_below(&world->random, 30) != 0 && world->alive) { /* else it is lost */
         s_feed(world, (dkt_relay_event_t){.kind = DKT_RELAY_ACKED,
                                           .seq = message.seq,
                                           .message = message.message,
@@ -270,7 +265,7 @@ static void s_ack(t_world_t *world)
 /* Some of what is on the wire still arrives, then the rest and all answers are gone. */
 static void s_break(t_world_t *world, bool wipe)
 {
-    for (uint32_t i = s_random(world, 8); i > 0; i--) {
+    for (uint32_t i = random_below(&world->random, 8); i > 0; i--) {
         s_deliver(world);
     }
     world->wire_count = world->ack_count = 0;
@@ -300,9 +295,9 @@ static void s_commit(t_world_t *world)
     if (!world->alive || world->committed == T_ROWS_MAX) {
         return;
     }
-    uint32_t messages = s_random(world, 4);
+    uint32_t messages = random_below(&world->random, 4);
     world->messages[world->committed++] = messages;
-    bool dropped = s_random(world, 10) == 0;
+    bool dropped = random_below(&world->random, 10) == 0;
     dkt_relay_event_t event = {.kind = DKT_RELAY_ROW, .seq = world->committed};
     event.row = dropped ? NULL : s_row(world->committed, messages);
     s_feed(world, event);
@@ -352,8 +347,8 @@ static void s_retain(t_world_t *world)
 
 static void s_world_step(t_world_t *world)
 {
-    world->now_ms += s_random(world, T_STEP_MS);
-    uint32_t dice = s_random(world, 1000);
+    world->now_ms += random_below(&world->random, T_STEP_MS);
+    uint32_t dice = random_below(&world->random, 1000);
     if (dice < 150) {
         s_commit(world);
     } else if (dice < 450) {

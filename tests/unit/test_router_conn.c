@@ -10,6 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "support_random.h"
 #include "support_router.h"
 
 #define INTERNAL DKT_AUDIENCE_INTERNAL
@@ -221,21 +222,15 @@ static void test_router_too_many_connections_are_told_so(void **state)
 
 static uint64_t s_seed;
 
-static uint32_t s_random(uint32_t below)
-{
-    s_seed = s_seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(s_seed >> 33) % below;
-}
-
 static void s_random_answer(void)
 {
     if (s_rig->request_count == 0) {
         return;
     }
-    const rig_request_t *request = &s_rig->requests[s_random(s_rig->request_count)];
-    uint8_t worker = (uint8_t)(1 + s_random(3));
-    if (s_random(4) == 0) {
-        rig_moved(s_rig, worker, request, s_random(20));
+    const rig_request_t *request = &s_rig->requests[random_below(&s_seed, s_rig->request_count)];
+    uint8_t worker = (uint8_t)(1 + random_below(&s_seed, 3));
+    if (random_below(&s_seed, 4) == 0) {
+        rig_moved(s_rig, worker, request, random_below(&s_seed, 20));
     } else {
         rig_answer(s_rig, worker, request, "ok");
     }
@@ -244,27 +239,30 @@ static void s_random_answer(void)
 static void s_random_step(uint64_t *version)
 {
     static const uint8_t workers[][2] = {{1, 2}, {2, 3}, {3, 1}};
-    switch (s_random(8)) {
+    switch (random_below(&s_seed, 8)) {
     case 0:
-        rig_table(s_rig, ++*version, workers[s_random(3)], (uint16_t)(1 + s_random(2)));
+        rig_table(s_rig, ++*version, workers[random_below(&s_seed, 3)],
+                  (uint16_t)(1 + random_below(&s_seed, 2)));
         break;
     case 1:
-        rig_hello(s_rig, (uint8_t)(1 + s_random(3)), (uint8_t)(1 + s_random(3)));
+        rig_hello(s_rig, (uint8_t)(1 + random_below(&s_seed, 3)),
+                  (uint8_t)(1 + random_below(&s_seed, 3)));
         break;
     case 2:
-        s_rig->client_takes[S_PEER + s_random(3)] = (dkt_sent_t)s_random(3);
+        s_rig->client_takes[S_PEER + random_below(&s_seed, 3)] =
+            (dkt_sent_t)random_below(&s_seed, 3);
         break;
     case 3:
-        s_rig->worker_takes[1 + s_random(2)] = (dkt_sent_t)s_random(3);
+        s_rig->worker_takes[1 + random_below(&s_seed, 2)] = (dkt_sent_t)random_below(&s_seed, 3);
         break;
     case 4:
-        rig_pass(s_rig, s_random(400), NULL, 0);
+        rig_pass(s_rig, random_below(&s_seed, 400), NULL, 0);
         break;
     case 5:
         s_random_answer();
         break;
     default:
-        s_send((uint8_t)(S_PEER + s_random(3)), s_random(1000));
+        s_send((uint8_t)(S_PEER + random_below(&s_seed, 3)), random_below(&s_seed, 1000));
     }
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "support_random.h"
 #include "support_router.h"
 
 #define INTERNAL   DKT_AUDIENCE_INTERNAL
@@ -234,12 +235,6 @@ static void test_share_is_no_matter_of_methods_without_a_tenant(void **state)
 
 static uint64_t s_seed;
 
-static uint32_t s_random(uint32_t below)
-{
-    s_seed = s_seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(s_seed >> 33) % below;
-}
-
 /* The other tenant asks once, and is answered. */
 static void s_ask_light(uint32_t msgid)
 {
@@ -253,8 +248,8 @@ static void s_ask_light(uint32_t msgid)
 static uint32_t s_answer_some(void)
 {
     uint32_t answered = 0;
-    for (uint32_t i = 0; i < s_rig->request_count && s_random(30) > 0; i++) {
-        const rig_request_t request = s_rig->requests[s_random(s_rig->request_count)];
+    for (uint32_t i = 0; i < s_rig->request_count && random_below(&s_seed, 30) > 0; i++) {
+        const rig_request_t request = s_rig->requests[random_below(&s_seed, s_rig->request_count)];
         const uint32_t open = rig_counts(s_rig).open;
         rig_answer(s_rig, 1, &request, "created");
         answered += rig_counts(s_rig).open < open;
@@ -285,7 +280,7 @@ static void test_share_keeps_order_and_bound_by_chance(void **state)
         s_seed = seed;
         for (uint32_t step = 0; step < 200; step++) {
             const uint32_t before = s_passed(S_FLOODER) - answered;
-            switch (s_random(8)) {
+            switch (random_below(&s_seed, 8)) {
             case 0:
                 s_ask_light(S_LIGHT_ID + lights++);
                 light_until_mono_ms = s_rig->now.mono_ms + DKT_BROKER_SHARE_MS;
@@ -293,12 +288,12 @@ static void test_share_keeps_order_and_bound_by_chance(void **state)
             case 1:
             case 2:
             case 3:
-                for (uint32_t left = s_random(2 * S_SHARE); left > 0; left--) {
+                for (uint32_t left = random_below(&s_seed, 2 * S_SHARE); left > 0; left--) {
                     s_send(S_FLOODER, sent++, 60000);
                 }
                 break;
             case 4:
-                rig_pass(s_rig, s_random(1000), s_one, 1);
+                rig_pass(s_rig, random_below(&s_seed, 1000), s_one, 1);
                 break;
             default:
                 answered += s_answer_some();

@@ -13,19 +13,11 @@
 #include <cmocka.h>
 
 #include "lib/core/text.h"
+#include "support_random.h"
 
 #define T_RANDOMS 20000
 
 static uint64_t s_random_state = 1;
-
-/* xorshift; of every size. */
-static uint64_t s_random(void)
-{
-    s_random_state ^= s_random_state << 13;
-    s_random_state ^= s_random_state >> 7;
-    s_random_state ^= s_random_state << 17;
-    return s_random_state >> (s_random_state & 63);
-}
 
 static void s_check(const char *end, const char *text, const char *expected)
 {
@@ -56,7 +48,7 @@ static void test_text_numbers_are_as_printf_writes_them(void **state)
         s_check_number((UINT64_MAX >> i) + 1);
     }
     for (int i = 0; i < T_RANDOMS; i++) {
-        s_check_number(s_random());
+        s_check_number(random_of_any_size(&s_random_state));
     }
 }
 
