@@ -5,10 +5,9 @@
  * A producer is confined to the thread that made it. Calls are pipelined: submit queues a call,
  * poll sends what is queued (many calls in one message; a full message leaves at once), takes
  * answers in any order and runs each call's callback exactly once, with the answer or with why
- * there is none. A call that meets
- * `unavailable`, `overloaded`, another retryable error or silence is sent again with the SAME
- * request_id, after the time that the answer asks for, until its total time is over. So a ticket
- * is never created twice by a retry.
+ * there is none. A call that meets `unavailable`, `overloaded`, another retryable error or silence
+ * is sent again with the SAME request_id, after the time that the answer asks for, until its total
+ * time is over. So a ticket is never created twice by a retry.
  *
  *      dkt_producer_options_t options = {.endpoint = "tcp://127.0.0.1:7410"};
  *      dkt_producer_t *producer = dkt_producer_new (&options, &err);

@@ -29,9 +29,9 @@
 
 /* -- P5 and P10 ------------------------------------------------------------------------------- */
 
-/* CPU time of a request with so many tenants from `first` on, 16 in flight each. */
-static bool s_cpu_round(dkt_suite_t *suite, dkt_stage_t *stage, int first, int tenants,
-                        dkt_series_t *cpu_us, dkt_series_t *per_s, dkt_outcome_t *outcome)
+/* So many tenants from `first` on, 16 in flight each. */
+static bool s_load_tenants(dkt_suite_t *suite, dkt_stage_t *stage, int first, int tenants,
+                           dkt_outcome_t *outcome)
 {
     if (!dkt_stage_tenants(stage, &stage->many, first + tenants, outcome)) {
         return false;
@@ -40,7 +40,14 @@ static bool s_cpu_round(dkt_suite_t *suite, dkt_stage_t *stage, int first, int t
                             .tenants = stage->many.list + first,
                             .tenant_count = tenants,
                             .in_flight = tenants * S_PER_TENANT};
-    if (!dkt_stage_run(suite, stage, &plan, outcome)) {
+    return dkt_stage_run(suite, stage, &plan, outcome);
+}
+
+/* CPU time of a request of theirs. */
+static bool s_cpu_round(dkt_suite_t *suite, dkt_stage_t *stage, int first, int tenants,
+                        dkt_series_t *cpu_us, dkt_series_t *per_s, dkt_outcome_t *outcome)
+{
+    if (!s_load_tenants(suite, stage, first, tenants, outcome)) {
         return false;
     }
     dkt_series_add(cpu_us, dkt_stage_cpu_us(&suite->result));
@@ -57,25 +64,14 @@ static void s_cpu_by_role(const dkt_suite_t *suite, int tenants, dkt_outcome_t *
     }
 }
 
-/* All of them, not counted: the first statements of a session are parsed and planned, which belongs
- * to its activation and not to a request. */
-static bool s_warm_sessions(dkt_suite_t *suite, dkt_stage_t *stage, int tenants,
-                            dkt_outcome_t *outcome)
-{
-    dkt_load_plan_t plan = {.mode = DKT_LOAD_CREATE,
-                            .tenants = stage->many.list,
-                            .tenant_count = tenants,
-                            .in_flight = tenants * S_PER_TENANT};
-    return dkt_stage_run(suite, stage, &plan, outcome);
-}
-
 bool dkt_bench_p5(dkt_suite_t *suite, dkt_outcome_t *outcome)
 {
     const int *levels = suite->sizes.levels;
     dkt_series_t cpu_us[DKT_BENCH_LEVELS] = {0}, per_s[DKT_BENCH_LEVELS] = {0};
     dkt_stage_t *stage = dkt_stage_open(suite, 1, outcome);
-    if (!stage || !dkt_stage_tenants(stage, &stage->many, levels[DKT_BENCH_LEVELS - 1], outcome) ||
-        !s_warm_sessions(suite, stage, levels[DKT_BENCH_LEVELS - 1], outcome)) {
+    /* Once all of them, not counted: the first statements of a session are parsed and planned,
+     * which belongs to its activation and not to a request. */
+    if (!stage || !s_load_tenants(suite, stage, 0, levels[DKT_BENCH_LEVELS - 1], outcome)) {
         return false;
     }
     for (int round = 0; round < suite->sizes.rounds; round++) {

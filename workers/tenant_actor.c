@@ -79,18 +79,18 @@ static void s_append(dkt_mail_t **head, dkt_mail_t **tail, dkt_mail_t *mail)
     *tail = mail;
 }
 
+static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
+{
+    s_append(&self->out_head, &self->out_tail, mail);
+    atomic_fetch_sub(&self->open_count, 1);
+}
+
 static void s_flush_out(dkt_actor_t *self)
 {
     bool pushed = dkt_mailbox_push_list(self->config.env->node_box, self->out_head);
     assert(pushed);
     self->out_head = NULL;
     self->out_tail = NULL;
-}
-
-static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
-{
-    s_append(&self->out_head, &self->out_tail, mail);
-    atomic_fetch_sub(&self->open_count, 1);
 }
 
 static void s_port_give_back(void *ctx, dkt_work_t *work);

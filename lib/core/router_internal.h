@@ -7,7 +7,6 @@
  *   router_link.c   workers, the table, where a request goes
  *   router_share.c  how much of a tenant goes on while others are served
  *   router_conn.c   connections, answers, clients that do not read
- *   router_body.c   memory of what is open
  *   router_cache.c  verified tokens and quotas, in tables of a fixed size
  *
  * Records live in arrays and are named by their index; DKT_RT_NONE is no record.

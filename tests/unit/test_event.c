@@ -157,11 +157,10 @@ static void test_event_count_refuses_foreign_bytes(void **state)
 
 /* -- the writer beside a naive one -- */
 
-#define T_ROWS       600
-#define T_ROW_EVENTS 40
-#define T_TEXT_BYTES (T_ROW_EVENTS * 2048)
-#define T_PICK(array)                                                                              \
-    ((array)[random_of_any_size(&s_random_state) % (sizeof(array) / sizeof((array)[0]))])
+#define T_ROWS        600
+#define T_ROW_EVENTS  40
+#define T_TEXT_BYTES  (T_ROW_EVENTS * 2048)
+#define T_PICK(array) ((array)[random_below(&s_random_state, sizeof(array) / sizeof((array)[0]))])
 
 static uint64_t s_random_state = 1;
 
@@ -180,13 +179,13 @@ static int64_t s_random_ms(void)
         INT64_C(253402300800000),
         INT64_MAX,
     };
-    switch (random_of_any_size(&s_random_state) % 3) {
+    switch (random_below(&s_random_state, 3)) {
     case 0:
         return T_PICK(edges);
     case 1:
         return (int64_t)(random_of_any_size(&s_random_state) & INT64_MAX);
     default:
-        return T_AT_MS + (int64_t)(random_of_any_size(&s_random_state) % 3000);
+        return T_AT_MS + random_below(&s_random_state, 3000);
     }
 }
 
@@ -199,7 +198,7 @@ static dkt_event_t s_random_event(void)
     const char *class_name = T_PICK(classes), *trace = T_PICK(traces);
     uint64_t at = random_of_any_size(&s_random_state);
     return (dkt_event_t){
-        .type = (dkt_event_type_t)(random_of_any_size(&s_random_state) % DKT_EVENT_COUNT),
+        .type = (dkt_event_type_t)random_below(&s_random_state, DKT_EVENT_COUNT),
         .number = at & INT64_MAX,
         .at_ms = s_random_ms(),
         .minute = at % 2 ? (uint32_t)at : T_MINUTE,
@@ -291,7 +290,7 @@ static void test_event_text_is_the_naive_one(void **state)
     const dkt_client_t client = s_client();
     dkt_group_init(&group);
     for (int i = 0; i < T_ROWS; i++) {
-        uint32_t count = 1 + (uint32_t)(random_of_any_size(&s_random_state) % T_ROW_EVENTS);
+        uint32_t count = 1 + random_below(&s_random_state, T_ROW_EVENTS);
         dkt_group_reset(&group);
         for (uint32_t j = 0; j < count; j++) {
             events[j] = s_random_event();
@@ -299,7 +298,7 @@ static void test_event_text_is_the_naive_one(void **state)
                                         events[j].minute, events[j].deadline_ms,
                                         (const char *)events[j].class_name.data,
                                         events[j].traceparent));
-            if (random_of_any_size(&s_random_state) % 2) { /* its tag is known */
+            if (random_below(&s_random_state, 2) == 1) { /* its tag is known */
                 dkt_id_text_t ticket;
                 dkt_group_tag(&group, dkt_ticket_text(&s_keys, &client, events[j].number, &ticket));
             }
