@@ -113,11 +113,13 @@ static bool s_is_stranger(dkt_hub_t *self, int side)
            (self->message.kept == 0 || !zmq_msg_gets(&self->message.frames[0], "User-Id"));
 }
 
+/* At least one message, so that a flood on one side does not shut out the other. */
 static bool s_receive_clients(dkt_hub_t *self, int side)
 {
     uint32_t messages = 0, frames = 0;
     dkt_instant_t now = s_now();
     while (messages < S_ROUND_MESSAGES && frames < S_ROUND_FRAMES &&
+           (messages == 0 || !dkt_router_has_chunk(self->router)) &&
            dkt_hub_receive(self->sockets[side], &self->message)) {
         messages++;
         frames += self->message.count;

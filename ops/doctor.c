@@ -36,10 +36,12 @@
 #define S_DISK_GOOD_MB   10240 /* 1,000 tenants at 7.4 MB, and their log */
 #define S_MEMORY_MIN_MB  512
 #define S_MEMORY_GOOD_MB 2048
-#define S_SYNC_ROUNDS    50
-#define S_SYNC_GOOD_US   2000
-#define S_SYNC_BAD_US    20000
-#define S_BLOCK_BYTES    8192 /* a page of PostgreSQL's log */
+/* shared_buffers of the embedded fleet and what stands beside them: 283 pages of 2 MB were taken */
+#define S_SHARED_KB    600000
+#define S_SYNC_ROUNDS  50
+#define S_SYNC_GOOD_US 2000
+#define S_SYNC_BAD_US  20000
+#define S_BLOCK_BYTES  8192 /* a page of PostgreSQL's log */
 
 typedef enum { S_OK, S_WARN, S_FAIL } s_verdict_t;
 
@@ -295,23 +297,49 @@ static void s_check_disk(const s_options_t *options, s_finding_t *out)
             "choose a larger disk with docket up --data DIR");
 }
 
-static void s_check_memory(const s_options_t *options, s_finding_t *out)
+/* The number in the line of /proc/meminfo that starts with `name`; -1 if there is none. */
+static long long s_meminfo(const char *name)
 {
-    (void)options;
-    long long available_kb = -1;
+    long long value = -1;
     char line[S_TEXT_BYTES_MAX];
+    size_t len = strlen(name);
     FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "MemAvailable: %lld kB", &available_kb) == 1) {
-            break;
+    while (file && value < 0 && fgets(line, sizeof line, file)) {
+        if (strncmp(line, name, len) == 0 && sscanf(line + len, ": %lld", &value) != 1) {
+            value = -1;
         }
     }
     if (file) {
         fclose(file);
     }
-    s_found(out, "%lld MB available", available_kb / 1024);
-    s_judge(out, available_kb / 1024, S_MEMORY_MIN_MB, S_MEMORY_GOOD_MB,
+    return value;
+}
+
+static void s_check_memory(const s_options_t *options, s_finding_t *out)
+{
+    (void)options;
+    long long available_mb = s_meminfo("MemAvailable") / 1024;
+    s_found(out, "%lld MB available", available_mb);
+    s_judge(out, available_mb, S_MEMORY_MIN_MB, S_MEMORY_GOOD_MB,
             "2.4 MB per open tenant connection: fewer active tenants, or more memory");
+}
+
+/* A fleet runs without them, so it is told and not warned of. */
+static void s_check_huge_pages(const s_options_t *options, s_finding_t *out)
+{
+    (void)options;
+    long long page_kb = s_meminfo("Hugepagesize");
+    long long free_pages = s_meminfo("HugePages_Free");
+    long long needed = page_kb > 0 ? S_SHARED_KB / page_kb + 1 : 0;
+    if (needed == 0 || free_pages < 0) {
+        s_found(out, "this kernel has none");
+    } else if (free_pages >= needed) {
+        s_found(out, "%lld of %lld kB are free: PostgreSQL takes what it needs", free_pages,
+                page_kb);
+    } else {
+        s_found(out, "%lld free; with many tenants sysctl vm.nr_hugepages=%lld saves CPU",
+                free_pages, needed);
+    }
 }
 
 static int s_compare(const void *a, const void *b)
@@ -392,12 +420,25 @@ typedef struct {
 } s_check_t;
 
 static const s_check_t s_checks[] = {
-    {"open files", s_check_files}, {"threads", s_check_threads},     {"memory maps", s_check_maps},
-    {"ports", s_check_ports},      {"postgres", s_check_postgres},   {"nats-server", s_check_nats},
-    {"libzmq", s_check_zmq},       {"czmq", s_check_czmq},           {"msgpack-c", s_check_msgpack},
-    {"libpq", s_check_pq},         {"nats.c", s_check_nats_client},  {"libsodium", s_check_sodium},
-    {"xxhash", s_check_xxhash},    {"jansson", s_check_jansson},     {"disk", s_check_disk},
-    {"memory", s_check_memory},    {"commit latency", s_check_sync}, {"clock", s_check_clock},
+    {"open files", s_check_files},
+    {"threads", s_check_threads},
+    {"memory maps", s_check_maps},
+    {"ports", s_check_ports},
+    {"postgres", s_check_postgres},
+    {"nats-server", s_check_nats},
+    {"libzmq", s_check_zmq},
+    {"czmq", s_check_czmq},
+    {"msgpack-c", s_check_msgpack},
+    {"libpq", s_check_pq},
+    {"nats.c", s_check_nats_client},
+    {"libsodium", s_check_sodium},
+    {"xxhash", s_check_xxhash},
+    {"jansson", s_check_jansson},
+    {"disk", s_check_disk},
+    {"memory", s_check_memory},
+    {"huge pages", s_check_huge_pages},
+    {"commit latency", s_check_sync},
+    {"clock", s_check_clock},
 };
 
 static void s_print_json(const s_finding_t *findings, size_t count, s_verdict_t worst)

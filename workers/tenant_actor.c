@@ -30,16 +30,18 @@ struct dkt_actor {
     atomic_uint open_count;          /* works taken and not yet passed on */
     atomic_llong idle_since_mono_ms; /* 0: busy */
     dkt_mail_t *fed_head, *fed_tail; /* the node loop's: works until dkt_actor_feed */
+    uint32_t fed_count;
     /* below: the actor's thread only */
     zsock_t *pipe;
     dkt_tenant_t *core;
     dkt_pgstore_t *store;
     dkt_relay_feed_t feed;
     dkt_mail_t *out_head, *out_tail; /* answers of this turn */
-    dkt_tenant_counts_t counted;     /* what the worker's statistics have of this tenant */
-    atomic_uint *connections;        /* of its cluster, for the statistics */
-    uint32_t connected;              /* of them, 0 or 1 */
-    bool fresh;                      /* something was fed and not flushed */
+    uint32_t out_count;
+    dkt_tenant_counts_t counted; /* what the worker's statistics have of this tenant */
+    atomic_uint *connections;    /* of its cluster, for the statistics */
+    uint32_t connected;          /* of them, 0 or 1 */
+    bool fresh;                  /* something was fed and not flushed */
     dkt_actor_turn_t turn;
     bool turn_asked;          /* and not left since: it has a place, or waits for one */
     int64_t turn_due_mono_ms; /* it goes without one then; INT64_MAX: it does not wait */
@@ -79,18 +81,22 @@ static void s_append(dkt_mail_t **head, dkt_mail_t **tail, dkt_mail_t *mail)
     *tail = mail;
 }
 
-static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
-{
-    s_append(&self->out_head, &self->out_tail, mail);
-    atomic_fetch_sub(&self->open_count, 1);
-}
-
 static void s_flush_out(dkt_actor_t *self)
 {
     bool pushed = dkt_mailbox_push_list(self->config.env->node_box, self->out_head);
     assert(pushed);
     self->out_head = NULL;
     self->out_tail = NULL;
+    self->out_count = 0;
+}
+
+static void s_put_out(dkt_actor_t *self, dkt_mail_t *mail)
+{
+    s_append(&self->out_head, &self->out_tail, mail);
+    atomic_fetch_sub(&self->open_count, 1);
+    if (++self->out_count == DKT_TENANT_CHUNK) {
+        s_flush_out(self);
+    }
 }
 
 static void s_port_give_back(void *ctx, dkt_work_t *work);
@@ -542,6 +548,9 @@ bool dkt_actor_push(dkt_actor_t *self, dkt_mail_t *mail, dkt_mail_kind_t kind)
         return false;
     }
     s_append(&self->fed_head, &self->fed_tail, mail);
+    if (++self->fed_count == DKT_TENANT_CHUNK) {
+        dkt_actor_feed(self);
+    }
     return true;
 }
 
@@ -551,6 +560,7 @@ void dkt_actor_feed(dkt_actor_t *self)
     assert(pushed); /* it has room for all that open_count allows */
     self->fed_head = NULL;
     self->fed_tail = NULL;
+    self->fed_count = 0;
 }
 
 void dkt_actor_drain(dkt_actor_t *self)

@@ -240,6 +240,7 @@
 #define DKT_LOCK_RETRY_MIN_MS 5 /* the lock is held: try again after 5 to 50 ms */
 #define DKT_LOCK_RETRY_MAX_MS 50
 #define DKT_HOLDER_ASK_MS     100    /* and ask who holds it at most this often */
+#define DKT_TENANT_CHUNK      256    /* of one tenant: they go on though the round is not over */
 #define DKT_PARKED_MAX        4096   /* requests ahead of this worker's table, then `moved` */
 #define DKT_NODE_OPEN_MAX     131072 /* requests open in one worker: two brokers' worth */
 #define DKT_NODE_RECORDS_MAX  65536  /* tenants a node loop remembers, active or not */

@@ -236,6 +236,8 @@ static bool s_open(dkt_router_t *self, dkt_instant_t now, uint32_t connection, d
     open->len = frame.len;
     open->body = body;
     s_set_checked(open, checked);
+    self->chunk_count = open->vshard == self->chunk_vshard ? self->chunk_count + 1 : 1;
+    self->chunk_vshard = open->vshard;
     self->open_of_vshard[open->vshard]++;
     self->counts.open++;
     self->counts.pending_bytes += frame.len;
@@ -443,8 +445,14 @@ void dkt_router_destroy(dkt_router_t **self_p)
 
 /* -- time ------------------------------------------------------------------------------------- */
 
+bool dkt_router_has_chunk(const dkt_router_t *self)
+{
+    return self->chunk_count >= DKT_TENANT_CHUNK;
+}
+
 void dkt_router_flush(dkt_router_t *self, dkt_instant_t now)
 {
+    self->chunk_count = 0;
     dkt_rt_share_pass(self, now);
     dkt_rt_send_batches(self, now);
     dkt_rt_send_answers(self, now);

@@ -109,6 +109,10 @@ void dkt_router_client(dkt_router_t *self, dkt_instant_t now, dkt_audience_t sid
 void dkt_router_worker(dkt_router_t *self, dkt_instant_t now, const dkt_address_t *from,
                        const uint8_t *bytes, size_t len);
 
+/* One tenant has so many requests in a row that nothing is gained by waiting for other tenants':
+ * a flush is due. */
+bool dkt_router_has_chunk(const dkt_router_t *self);
+
 /* Sends what was gathered since the last flush: the end of a round of the loop. */
 void dkt_router_flush(dkt_router_t *self, dkt_instant_t now);
 

@@ -141,6 +141,8 @@ struct dkt_router {
     int64_t wheel_at; /* slots before this one are settled */
     int64_t ticked_mono_ms;
     uint16_t open_of_vshard[DKT_VSHARDS];
+    uint16_t chunk_vshard; /* the last one that was opened */
+    uint32_t chunk_count;  /* how many in a row are of it, since the last flush */
 
     dkt_rt_list_t held[DKT_VSHARDS];
     uint16_t held_vshards[DKT_VSHARDS]; /* which have some, or had since the last flush */

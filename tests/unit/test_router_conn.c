@@ -99,6 +99,41 @@ static void test_router_round_that_is_full_is_flushed(void **state)
     }
 }
 
+/* A message of `count` requests of the two tenants, `turn` of one and then `turn` of the other. */
+static void s_ask_by_turns(uint32_t count, uint32_t turn)
+{
+    dkt_view_t frames[DKT_FRAMES_PER_MESSAGE_MAX + 1] = {{(const uint8_t *)"", 0}};
+    for (uint32_t i = 1; i <= count; i++) {
+        dkt_request_t request = rig_request(s_rig, DKT_METHOD_AVAILABILITY, i);
+        uint32_t tenant = (i - 1) / turn % 2;
+        request.client_id = (dkt_view_t){(const uint8_t *)s_rig->client_ids[tenant],
+                                         (uint32_t)strlen(s_rig->client_ids[tenant])};
+        request.token = (dkt_view_t){(const uint8_t *)s_rig->tokens[tenant],
+                                     (uint32_t)strlen(s_rig->tokens[tenant])};
+        frames[i] = rig_encode(s_rig, i, &request);
+    }
+    dkt_address_t from = rig_address(S_PEER);
+    dkt_router_client(s_rig->router, s_rig->now, DKT_AUDIENCE_PUBLIC, &from, frames, count + 1);
+}
+
+/* So many of one tenant in a row go on before the rest of a round is read; others never do. */
+static void test_router_tells_when_one_tenant_has_enough_for_a_round(void **state)
+{
+    (void)state;
+    s_ask_by_turns(DKT_TENANT_CHUNK - 1, DKT_TENANT_CHUNK);
+    assert_false(dkt_router_has_chunk(s_rig->router));
+    s_ask_by_turns(1, 1); /* the same tenant again */
+    assert_true(dkt_router_has_chunk(s_rig->router));
+    assert_int_equal(s_rig->request_count, 0);
+    dkt_router_flush(s_rig->router, s_rig->now);
+    assert_int_equal(s_rig->request_count, DKT_TENANT_CHUNK);
+    assert_false(dkt_router_has_chunk(s_rig->router));
+    for (int i = 0; i < 4; i++) {
+        s_ask_by_turns(DKT_TENANT_CHUNK, DKT_TENANT_CHUNK / 2);
+        assert_false(dkt_router_has_chunk(s_rig->router));
+    }
+}
+
 static void test_router_keeps_what_a_client_does_not_read(void **state)
 {
     (void)state;
@@ -304,6 +339,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_router_answers_of_a_round_are_grouped),
         T(test_router_round_that_is_full_is_flushed),
+        T(test_router_tells_when_one_tenant_has_enough_for_a_round),
         T(test_router_keeps_what_a_client_does_not_read),
         T(test_router_new_answers_go_behind_unread_ones),
         T(test_router_gives_up_a_client_that_never_reads),
