@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,8 +58,9 @@ static dkt_pgstore_entry_t *s_push(dkt_pgstore_t *self)
 static void s_pop(dkt_pgstore_t *self)
 {
     free(s_entry(self, 0)->copies);
-    self->first = (self->first + 1) % DKT_STORE_BATCHES_MAX;
     self->count--;
+    /* An empty one begins anew: the memory of few entries is all that most tenants ever touch. */
+    self->first = self->count > 0 ? (self->first + 1) % DKT_STORE_BATCHES_MAX : 0;
     if (self->flight > 0) {
         self->flight--;
     }
@@ -412,10 +414,11 @@ dkt_pgstore_t *dkt_pgstore_new(const dkt_pgstore_config_t *config, dkt_pgstore_f
                                dkt_pgstore_state_fn *on_state, void *ctx)
 {
     char application[S_NAME_BYTES_MAX + 1];
-    dkt_pgstore_t *self = calloc(1, sizeof *self);
+    dkt_pgstore_t *self = malloc(sizeof *self);
     if (!self) {
         return NULL;
     }
+    memset(self, 0, offsetof(dkt_pgstore_t, journal));
     assert(strlen(config->incarnation) < sizeof self->incarnation);
     snprintf(self->node, sizeof self->node, "%s", config->node);
     snprintf(self->incarnation, sizeof self->incarnation, "%s", config->incarnation);

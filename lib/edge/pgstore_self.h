@@ -116,10 +116,8 @@ struct dkt_pgstore {
     dkt_pgstore_fn *on_result;
     dkt_pgstore_state_fn *on_state;
     void *ctx;
-    uint64_t prepared; /* bit per dkt_sql_t: sent for preparation on this connection */
-    /* ring of open batches, the oldest first; the first `flight` of them were sent */
-    uint32_t first, count, flight;
-    dkt_pgstore_entry_t entries[DKT_STORE_BATCHES_MAX];
+    uint64_t prepared;             /* bit per dkt_sql_t: sent for preparation on this connection */
+    uint32_t first, count, flight; /* of `entries` */
     /* results of the first entry, kept until its callback has returned */
     uint32_t result_count;
     PGresult *results[DKT_RESULTS_MAX];
@@ -128,10 +126,13 @@ struct dkt_pgstore {
     dkt_ticket_row_t *tickets;
     uint32_t ticket_cap;
     dkt_revoked_t *revoked;
-    dkt_journal_row_t journal[DKT_RELAY_READ_MAX];
     dkt_settings_t settings;
     /* parameters under construction */
     dkt_pgarray_t columns[DKT_COLUMNS_MAX];
+    /* What follows is written before it is read: most tenants never touch most of it. */
+    dkt_journal_row_t journal[DKT_RELAY_READ_MAX];
+    /* ring of open batches, the oldest first; the first `flight` of them were sent */
+    dkt_pgstore_entry_t entries[DKT_STORE_BATCHES_MAX];
 };
 
 /* Gives the entry's statements and its Sync to libpq; false: the connection is of no more use. */
