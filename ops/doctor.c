@@ -305,8 +305,8 @@ static long long s_meminfo(const char *name)
     size_t len = strlen(name);
     FILE *file = fopen("/proc/meminfo", "re");
     while (file && value < 0 && fgets(line, sizeof line, file)) {
-        if (strncmp(line, name, len) == 0 && sscanf(line + len, ": %lld", &value) != 1) {
-            value = -1;
+        if (strncmp(line, name, len) == 0) {
+            (void)sscanf(line + len, ": %lld", &value);
         }
     }
     if (file) {

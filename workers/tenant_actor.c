@@ -30,18 +30,18 @@ struct dkt_actor {
     atomic_uint open_count;          /* works taken and not yet passed on */
     atomic_llong idle_since_mono_ms; /* 0: busy */
     dkt_mail_t *fed_head, *fed_tail; /* the node loop's: works until dkt_actor_feed */
-    uint32_t fed_count;
+    uint32_t fed_count;              /* < DKT_TENANT_CHUNK */
     /* below: the actor's thread only */
     zsock_t *pipe;
     dkt_tenant_t *core;
     dkt_pgstore_t *store;
     dkt_relay_feed_t feed;
-    dkt_mail_t *out_head, *out_tail; /* answers of this turn */
-    uint32_t out_count;
-    dkt_tenant_counts_t counted; /* what the worker's statistics have of this tenant */
-    atomic_uint *connections;    /* of its cluster, for the statistics */
-    uint32_t connected;          /* of them, 0 or 1 */
-    bool fresh;                  /* something was fed and not flushed */
+    dkt_mail_t *out_head, *out_tail; /* answers of this turn that have not gone yet */
+    uint32_t out_count;              /* < DKT_TENANT_CHUNK */
+    dkt_tenant_counts_t counted;     /* what the worker's statistics have of this tenant */
+    atomic_uint *connections;        /* of its cluster, for the statistics */
+    uint32_t connected;              /* of them, 0 or 1 */
+    bool fresh;                      /* something was fed and not flushed */
     dkt_actor_turn_t turn;
     bool turn_asked;          /* and not left since: it has a place, or waits for one */
     int64_t turn_due_mono_ms; /* it goes without one then; INT64_MAX: it does not wait */

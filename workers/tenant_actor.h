@@ -28,7 +28,8 @@ typedef struct {
 dkt_actor_t *dkt_actor_new(const dkt_actor_config_t *config);
 
 /* WORK or HASHED; false: DKT_MAILBOX_MAX works wait or are being decided, it stays the caller's.
- * Works are gathered until dkt_actor_feed, so that the actor wakes once for all of them. */
+ * Works are gathered until there are DKT_TENANT_CHUNK or dkt_actor_feed is called, so that the
+ * actor wakes once for many of them. */
 DKT_CHECKED bool dkt_actor_push(dkt_actor_t *self, dkt_mail_t *mail, dkt_mail_kind_t kind);
 
 void dkt_actor_feed(dkt_actor_t *self);

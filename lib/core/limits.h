@@ -116,6 +116,9 @@
 #define DKT_REFUSED_BOX_MAX   64   /* on their way to NATS */
 
 /* -- between our processes -- */
+/* So many of one tenant go on in broker and worker though the round is not over: a client's message
+ * may be all its own, and there is no group of another tenant that it could tear apart. */
+#define DKT_TENANT_CHUNK DKT_FRAMES_PER_MESSAGE_MAX
 #define DKT_VSHARDS              4096
 #define DKT_LINK_BYTES_MAX       1048576   /* MAXMSGSIZE on the workers' side of a broker */
 #define DKT_BROKER_PENDING_MAX   65536     /* requests open in one broker, then `overloaded` */
@@ -240,7 +243,6 @@
 #define DKT_LOCK_RETRY_MIN_MS 5 /* the lock is held: try again after 5 to 50 ms */
 #define DKT_LOCK_RETRY_MAX_MS 50
 #define DKT_HOLDER_ASK_MS     100    /* and ask who holds it at most this often */
-#define DKT_TENANT_CHUNK      256    /* of one tenant: they go on though the round is not over */
 #define DKT_PARKED_MAX        4096   /* requests ahead of this worker's table, then `moved` */
 #define DKT_NODE_OPEN_MAX     131072 /* requests open in one worker: two brokers' worth */
 #define DKT_NODE_RECORDS_MAX  65536  /* tenants a node loop remembers, active or not */

@@ -202,7 +202,7 @@ void rig_one_worker(rig_t *rig)
     rig_table(rig, 1, (const uint8_t[]){1}, 1);
 }
 
-static dkt_view_t s_text(const char *text)
+dkt_view_t rig_text(const char *text)
 {
     return (dkt_view_t){(const uint8_t *)text, (uint32_t)strlen(text)};
 }
@@ -215,15 +215,15 @@ dkt_request_t rig_request(const rig_t *rig, dkt_method_t method, uint32_t msgid)
     const dkt_method_row_t *row = dkt_method_row(method);
     dkt_request_t request = {.msgid = msgid,
                              .method = method,
-                             .token = s_text(rig->tokens[0]),
-                             .client_id = s_text(rig->client_ids[0]),
-                             .ticket_type = s_text("gold"),
-                             .ticket_id = s_text(ticket.text),
-                             .slot_id = s_text(slot.text),
-                             .name = s_text("Acme"),
-                             .email = s_text("it@acme.example"),
-                             .password = s_text("correct horse"),
-                             .new_password = s_text("battery staple"),
+                             .token = rig_text(rig->tokens[0]),
+                             .client_id = rig_text(rig->client_ids[0]),
+                             .ticket_type = rig_text("gold"),
+                             .ticket_id = rig_text(ticket.text),
+                             .slot_id = rig_text(slot.text),
+                             .name = rig_text("Acme"),
+                             .email = rig_text("it@acme.example"),
+                             .password = rig_text("correct horse"),
+                             .new_password = rig_text("battery staple"),
                              .request_id = {{(uint8_t)msgid, (uint8_t)(msgid >> 8), 5}},
                              .budget_ms = 5000};
     request.present = row->required | DKT_PARAM_BIT(BUDGET_MS) |

@@ -65,6 +65,8 @@ void rig_hello(rig_t *rig, uint8_t worker, uint8_t address);
 /* Worker 1 is here and owns everything. */
 void rig_one_worker(rig_t *rig);
 
+/* Borrows the text. */
+dkt_view_t rig_text(const char *text);
 /* A request with the usual parameters of its method: client 0, its token, valid values. */
 dkt_request_t rig_request(const rig_t *rig, dkt_method_t method, uint32_t msgid);
 dkt_view_t rig_encode(rig_t *rig, uint32_t slot, const dkt_request_t *request);

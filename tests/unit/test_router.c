@@ -34,11 +34,6 @@ static int s_teardown(void **state)
     return 0;
 }
 
-static dkt_view_t s_text(const char *text)
-{
-    return (dkt_view_t){(const uint8_t *)text, (uint32_t)strlen(text)};
-}
-
 /* -- the order of errors: each row has the faults of several ranks, the first must win -----------
  */
 
@@ -71,19 +66,19 @@ static dkt_request_t s_faulty(dkt_method_t method, int faults)
         s_drop(&request, DKT_PARAM_BIT(TOKEN));
     }
     if (faults & BAD_TOKEN) {
-        request.token = s_text("v4.public.rubbish");
+        request.token = rig_text("v4.public.rubbish");
     }
     if (faults & OTHER_TOKEN) {
-        request.token = s_text(s_rig->tokens[1]);
+        request.token = rig_text(s_rig->tokens[1]);
     }
     if (faults & NO_CLIENT) {
         s_drop(&request, DKT_PARAM_BIT(CLIENT_ID));
     }
     if (faults & BAD_CLIENT) {
-        request.client_id = s_text("cl_no");
+        request.client_id = rig_text("cl_no");
     }
     if (faults & OTHER_CLIENT) {
-        request.client_id = s_text(s_rig->client_ids[1]);
+        request.client_id = rig_text(s_rig->client_ids[1]);
     }
     if (faults & NO_TYPE) {
         s_drop(&request, DKT_PARAM_BIT(TICKET_TYPE));
@@ -92,13 +87,13 @@ static dkt_request_t s_faulty(dkt_method_t method, int faults)
         s_drop(&request, DKT_PARAM_BIT(REQUEST_ID));
     }
     if (faults & BAD_TICKET) {
-        request.ticket_id = s_text("tk_rubbish");
+        request.ticket_id = rig_text("tk_rubbish");
     }
     if (faults & OTHER_TICKET) {
-        request.ticket_id = s_text(other.text);
+        request.ticket_id = rig_text(other.text);
     }
     if (faults & BAD_SLOT) {
-        request.slot_id = s_text("sl_rubbish");
+        request.slot_id = rig_text("sl_rubbish");
     }
     s_rig->now.unix_ms += faults & EXPIRED ? 1000000 : 0;
     return request;
@@ -200,7 +195,7 @@ static void test_router_token_is_verified_once(void **state)
         rig_send(s_rig, PUBLIC, S_PEER, &request);
     }
     assert_int_equal(rig_counts(s_rig).token_verified, 1);
-    request.token = s_text("v4.public.rubbish");
+    request.token = rig_text("v4.public.rubbish");
     for (int i = 0; i < 10; i++) {
         rig_send(s_rig, PUBLIC, S_PEER, &request);
     }
@@ -215,8 +210,8 @@ static void test_router_tells_tokens_and_clients_apart(void **state)
     for (uint32_t i = 0; i < 8; i++) {
         unsigned tenant = i % 3 % 2;
         dkt_request_t request = rig_request(s_rig, DKT_METHOD_CREATE_TICKET, 10 + i);
-        request.token = s_text(s_rig->tokens[tenant]);
-        request.client_id = s_text(s_rig->client_ids[tenant]);
+        request.token = rig_text(s_rig->tokens[tenant]);
+        request.client_id = rig_text(s_rig->client_ids[tenant]);
         rig_send(s_rig, i % 2 ? INTERNAL : PUBLIC, S_PEER, &request);
         const dkt_link_request_t *sent = &rig_last_request(s_rig)->request;
         assert_int_equal(rig_last_request(s_rig)->msgid, 10 + i);
@@ -224,11 +219,11 @@ static void test_router_tells_tokens_and_clients_apart(void **state)
         char spoilt[DKT_TOKEN_BYTES_MAX];
         strcpy(spoilt, s_rig->tokens[tenant]);
         spoilt[strlen(spoilt) - 2] ^= 1;
-        request.token = s_text(spoilt);
+        request.token = rig_text(spoilt);
         rig_send(s_rig, PUBLIC, S_PEER, &request);
         assert_int_equal(rig_last_answer(s_rig)->status, DKT_UNAUTHENTICATED);
-        request.token = s_text(s_rig->tokens[tenant]);
-        request.client_id = s_text(s_rig->client_ids[!tenant]);
+        request.token = rig_text(s_rig->tokens[tenant]);
+        request.client_id = rig_text(s_rig->client_ids[!tenant]);
         rig_send(s_rig, PUBLIC, S_PEER, &request);
         assert_int_equal(rig_last_answer(s_rig)->status, DKT_PERMISSION_DENIED);
     }
@@ -415,7 +410,7 @@ static void test_router_waits_for_the_keys(void **state)
     rig_t *rig = rig_new(0, 0);
     dkt_request_t good = rig_request(rig, DKT_METHOD_CREATE_TICKET, 1);
     dkt_request_t bad = rig_request(rig, DKT_METHOD_CREATE_TICKET, 2);
-    bad.token = s_text("v4.public.rubbish");
+    bad.token = rig_text("v4.public.rubbish");
     rig_send(rig, PUBLIC, S_PEER, &good);
     rig_send(rig, PUBLIC, S_PEER, &bad);
     assert_int_equal(rig->answer_count, 0);

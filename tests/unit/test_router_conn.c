@@ -106,10 +106,8 @@ static void s_ask_by_turns(uint32_t count, uint32_t turn)
     for (uint32_t i = 1; i <= count; i++) {
         dkt_request_t request = rig_request(s_rig, DKT_METHOD_AVAILABILITY, i);
         uint32_t tenant = (i - 1) / turn % 2;
-        request.client_id = (dkt_view_t){(const uint8_t *)s_rig->client_ids[tenant],
-                                         (uint32_t)strlen(s_rig->client_ids[tenant])};
-        request.token = (dkt_view_t){(const uint8_t *)s_rig->tokens[tenant],
-                                     (uint32_t)strlen(s_rig->tokens[tenant])};
+        request.client_id = rig_text(s_rig->client_ids[tenant]);
+        request.token = rig_text(s_rig->tokens[tenant]);
         frames[i] = rig_encode(s_rig, i, &request);
     }
     dkt_address_t from = rig_address(S_PEER);

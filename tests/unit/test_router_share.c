@@ -45,8 +45,7 @@ static int s_teardown(void **state)
 static void s_send(unsigned client, uint32_t msgid, uint32_t budget_ms)
 {
     dkt_request_t request = rig_request(s_rig, DKT_METHOD_CREATE_TICKET, msgid);
-    const char *id = s_rig->client_ids[client];
-    request.client_id = (dkt_view_t){(const uint8_t *)id, (uint32_t)strlen(id)};
+    request.client_id = rig_text(s_rig->client_ids[client]);
     request.budget_ms = budget_ms;
     rig_send(s_rig, INTERNAL, client == S_FLOODER ? S_FLOOD_PEER : S_LIGHT_PEER, &request);
 }
